@@ -1,0 +1,5 @@
+"""Vision encoders from timm and open_clip behind one small protocol: pictures in, patch tokens out."""
+
+from encoders.base import Encoder, EncoderConfig, build_encoder
+
+__all__ = ["Encoder", "EncoderConfig", "build_encoder"]

@@ -1,0 +1,51 @@
+"""What generation keeps: keys and values of each decoder layer, and of each gated layer's images.
+
+The cache is static, [B, K, S, h] a layer. Rows are ragged: a token is written at its own position, so a short prompt's padding is
+overwritten by the tokens generated after it, and a query sees the keys up to its own position and no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vlm.config import DecoderConfig
+
+
+class LayerCache:
+    """Keys and values of one layer, [B, K, S, h] each; `positions` [B, T] says where the next tokens are written."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros_like(self.keys)
+        self.positions: Tensor | None = None
+
+    def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write [B, K, T, h] at `positions` and return all keys and values."""
+        index = self.positions[:, None, :, None].expand_as(keys)
+        self.keys.scatter_(2, index, keys)
+        self.values.scatter_(2, index, values)
+        return self.keys, self.values
+
+
+@dataclass
+class Cache:
+    """One generation's state. `media` holds each gated layer's keys and values of the images, computed once."""
+
+    layers: list[LayerCache]
+    media: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, config: DecoderConfig, batch_size: int, length: int, device: torch.device, dtype: torch.dtype) -> Cache:
+        """A cache for prompts and continuations of at most `length` tokens."""
+        shape = (batch_size, config.num_kv_heads, length, config.head_size)
+        return cls([LayerCache(shape, device, dtype) for _ in range(config.num_layers)])
+
+    def place(self, positions: Tensor) -> Tensor:
+        """Announce where the next tokens go, [B, T]; returns which keys each may see, bool [B, 1, T, S]."""
+        for layer in self.layers:
+            layer.positions = positions
+        steps = torch.arange(self.layers[0].keys.shape[2], device=positions.device)
+        return (steps <= positions[:, :, None])[:, None]

@@ -1,0 +1,77 @@
+"""The shape of a model, in frozen dataclasses: everything needed to build it, and nothing about how it is trained or run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from encoders import EncoderConfig
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A pre-norm decoder with rotary positions and SwiGLU experts. One expert: a Llama. Eight, top-2: a Mixtral."""
+
+    vocab_size: int = 32_000
+    dim: int = 2048  # D, width of the residual stream
+    num_layers: int = 12
+    num_heads: int = 16  # query heads
+    num_kv_heads: int = 4  # key and value heads, shared by groups of query heads (Ainslie et al., 2023)
+    head_dim: int | None = None  # default dim / num_heads
+    num_experts: int = 8  # E; 1 = a dense feed-forward
+    top_k: int = 2  # experts a token
+    expert_dim: int = 2048  # F, hidden width of an expert
+    normalize_top_k: bool = True  # weights of the chosen experts sum to 1 (Mixtral); False keeps the raw softmax (OLMoE)
+    balance_loss: float = 0.01  # weight of the load-balance loss (Fedus et al., 2022, eq. 4)
+    router_z_loss: float = 0.001  # weight of the router z-loss (Zoph et al., 2022, eq. 5)
+    rope_theta: float = 10_000.0  # base of the rotary frequencies (Su et al., 2021)
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True  # input table = output head
+
+    def __post_init__(self) -> None:
+        if self.head_dim is None and self.dim % self.num_heads:
+            raise ValueError(f"decoder.dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"decoder.num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+        if not 1 <= self.top_k <= self.num_experts:
+            raise ValueError(f"decoder.top_k {self.top_k} is not between 1 and num_experts {self.num_experts}")
+
+    @property
+    def head_size(self) -> int:
+        return self.head_dim or self.dim // self.num_heads
+
+
+@dataclass(frozen=True)
+class ResamplerConfig:
+    """Perceiver resampler (Alayrac et al., 2022, section 3.1.1)."""
+
+    dim: int = 1024  # width of the latents
+    num_latents: int = 64  # R, latents a medium, whatever its number of patches
+    depth: int = 6
+    num_heads: int = 16
+    ffn_dim: int = 4096
+    max_frames: int = 8  # length of the learned table of frame times
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Gated cross-attention between the decoder's layers (Alayrac et al., 2022, section 3.1.2)."""
+
+    every: int = 4  # a gated block before layers 0, every, 2·every, …
+    num_heads: int = 16
+    head_dim: int = 64
+    ffn_dim: int = 4096
+    gate_init: float = 0.0  # α of tanh(α): at 0 a new model is exactly its decoder, and no gradient reaches the encoder
+    sees: Literal["last", "all"] = "last"  # a token attends to the last medium before it, or to all before it
+    pass_without_image: bool = True  # a token that sees no image passes both sublayers untouched; False: as Idefics, its FFN acts
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole model. Groups that can be frozen bear the names of these fields."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    resampler: ResamplerConfig = field(default_factory=ResamplerConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    image_mode: Literal["letterbox", "squash"] = "letterbox"  # how a picture is brought to the encoder's square

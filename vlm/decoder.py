@@ -1,0 +1,114 @@
+"""The text decoder: pre-norm blocks of attention and experts. It knows nothing of images.
+
+What joins it to vision is `before_layer`, a function the caller may pass that acts on the residual stream before a layer;
+without it the decoder is a plain language model.
+
+B rows, T tokens, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm.attention import Attention, document_mask, rotary_table
+from vlm.cache import Cache, LayerCache
+from vlm.config import DecoderConfig
+from vlm.moe import MoE, RouterStats
+
+BeforeLayer = Callable[[int, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The decoder's last states [B, T, D], normed and ready for the head, and the routers' sums."""
+
+    states: Tensor
+    router: RouterStats | None
+
+
+class DecoderLayer(nn.Module):
+    """x + attention(norm x), then x + experts(norm x)."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.moe_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.moe = MoE(config)
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, real: Tensor, sees: Tensor, cache: LayerCache | None
+    ) -> tuple[Tensor, RouterStats | None]:
+        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
+        y, stats = self.moe(self.moe_norm(x), real, sees)
+        return x + y, stats
+
+
+class TextDecoder(nn.Module):
+    """`decoder(tokens)` → logits [B, T, V]. Weights are made by `reset_parameters`, also on a model built on meta."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.head = None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Normal of deviation D^-½ (embedding: 0.02), projections into the residual stream less by √(2·layers); norms at 1."""
+        residual = (2 * self.config.num_layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                nn.init.ones_(parameter)
+            elif name.startswith(("embedding", "head")):
+                nn.init.normal_(parameter, std=0.02)
+            else:
+                fan_in = parameter.shape[-2] if "experts" in name else parameter.shape[-1]
+                std = fan_in**-0.5 * (residual if name.endswith(("out.weight", "down")) else 1.0)
+                nn.init.normal_(parameter, std=std)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, document: Tensor | None = None) -> Tensor:
+        """[B, T] ids → logits [B, T, V]; each row is one document unless said otherwise."""
+        return self.logits(self.hidden(tokens, positions, document).states)
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        document: Tensor | None = None,
+        *,
+        sees: Tensor | None = None,
+        cache: Cache | None = None,
+        before_layer: BeforeLayer | None = None,
+    ) -> Hidden:
+        """Everything but the head. `sees` [B, T] only splits the router's statistics; `cache` needs one document a row."""
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        document = torch.zeros_like(tokens) if document is None else document
+        sees = torch.zeros_like(tokens, dtype=torch.bool) if sees is None else sees
+        mask = document_mask(document) if cache is None else cache.place(positions)
+        rotary = rotary_table(positions, self.config.head_size, self.config.rope_theta)
+        x, stats = self.embedding(tokens), []
+        for index, layer in enumerate(self.layers):
+            if before_layer is not None:
+                x = before_layer(index, x)
+            x, s = layer(x, rotary, mask, document >= 0, sees, None if cache is None else cache.layers[index])
+            stats.append(s)
+        return Hidden(self.norm(x), RouterStats.stack(stats) if stats[0] is not None else None)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, D]"""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[..., D] → [..., V]"""
+        return F.linear(states, self.head_weight)

@@ -1,0 +1,56 @@
+"""Where a model looks: the gated layers' attention to latents, composed with the resampler's attention to patches.
+
+A picture of the computation, not a proof of its cause: gates, values and feed-forwards are left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from vlm.batch import Batch
+from vlm.fusion import GatedCrossAttention
+from vlm.model import VLM
+from vlm.resampler import ResamplerLayer
+
+
+@torch.no_grad()
+def attention_maps(model: VLM, batch: Batch) -> Tensor:
+    """[B, g, g], each map summing to 1: where the last real token of each row looks in its last medium's first frame.
+
+    Rows that see no image give zeros.
+    """
+    grid = model.encoder.grid
+    maps = torch.zeros(batch.tokens.shape[0], grid, grid, device=batch.tokens.device)
+    if not batch.num_media:
+        return maps
+    with _inputs(model, GatedCrossAttention) as blocks, _inputs(model, ResamplerLayer) as layers:
+        model.hidden(batch)
+    to_patches = torch.stack([layer.attention(*args) for layer, args in layers]).mean(dim=0)[:, :, : grid * grid]  # [M, R, P]
+    rows = torch.arange(len(maps), device=maps.device)
+    last = (batch.lengths - 1).clamp(min=0)
+    medium = batch.image_index[rows, last]
+    for block, (x, media, sight) in blocks:
+        here = sight.media == medium[:, None]
+        weight = block.attention(x, media, sight)[rows, last]  # [B, G, R]
+        latent = (weight * here[:, :, None]).sum(dim=1)
+        maps += torch.einsum("br,brp->bp", latent, to_patches[medium.clamp(min=0)]).unflatten(1, (grid, grid))
+    maps *= (medium >= 0)[:, None, None]
+    return maps / maps.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+
+@contextlib.contextmanager
+def _inputs(model: nn.Module, kind: type[nn.Module]) -> Iterator[list[tuple[nn.Module, tuple]]]:
+    """Collect what each module of a kind is called with, in order, inside the `with`."""
+    calls: list[tuple[nn.Module, tuple]] = []
+    hooks = [
+        m.register_forward_pre_hook(lambda module, args: calls.append((module, args))) for m in model.modules() if isinstance(m, kind)
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()

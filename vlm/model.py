@@ -1,0 +1,165 @@
+"""The model: encoder → resampler → gated cross-attention between the layers of a text decoder.
+
+Groups that training freezes or unfreezes by name: `encoder`, `resampler`, `fusion`, `decoder`. Nothing here knows of devices,
+precision or distribution.
+
+B rows, T tokens, M media, N frames, R latents, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from encoders import Encoder, build_encoder
+from vlm import generate as generation
+from vlm.batch import IGNORE, Batch
+from vlm.cache import Cache
+from vlm.config import ModelConfig
+from vlm.decoder import BeforeLayer, Hidden, TextDecoder
+from vlm.fusion import GatedCrossAttention, Sight
+from vlm.losses import nll_sum, total_loss
+from vlm.moe import RouterStats
+from vlm.resampler import PerceiverResampler
+
+GROUPS = ("encoder", "resampler", "fusion", "decoder")
+MediaKeys = dict[str, tuple[Tensor, Tensor]]  # layer → each medium's keys and values, [M, R, H, h]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward pass gives. `loss` is of this batch alone; `nll`, `learnt` and `router` are sums to combine over ranks."""
+
+    logits: Tensor | None  # [B, T, V]
+    loss: Tensor  # []
+    nll: Tensor  # [] summed over learnt tokens
+    learnt: Tensor  # [] number of learnt tokens
+    router: RouterStats | None
+
+
+class VLM(nn.Module):
+    """`model(batch)` → `Output`; `model.generate(batch)` → tokens."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder: Encoder = build_encoder(config.encoder)
+        self.resampler = PerceiverResampler(config.resampler, self.encoder.dim)
+        gated = range(0, config.decoder.num_layers, config.fusion.every)
+        self.fusion = nn.ModuleDict(
+            {str(i): GatedCrossAttention(config.fusion, config.decoder.dim, config.resampler.dim) for i in gated}
+        )
+        self.decoder = TextDecoder(config.decoder)
+
+    def group(self, name: str) -> nn.Module:
+        """The part of that name, one of GROUPS (`ValueError` otherwise)."""
+        if name not in GROUPS:
+            raise ValueError(f"no parameter group {name!r}; there are {', '.join(GROUPS)}")
+        return getattr(self, name)
+
+    def forward(self, batch: Batch, *, with_logits: bool = True) -> Output:
+        """Teacher-forced pass. Training leaves the logits out: the loss makes only those it needs."""
+        hidden = self.hidden(batch)
+        nll = nll_sum(hidden.states, batch.labels, self.decoder.head_weight)
+        learnt = (batch.labels != IGNORE).sum()
+        loss = total_loss(nll, learnt, hidden.router, self.config.decoder)
+        return Output(self.decoder.logits(hidden.states) if with_logits else None, loss, nll, learnt, hidden.router)
+
+    def hidden(self, batch: Batch) -> Hidden:
+        """The decoder's last states, before its head."""
+        batch, media = self._media(batch)
+        return self.decoder.hidden(
+            batch.tokens,
+            batch.positions,
+            batch.document,
+            sees=batch.image_index >= 0,
+            before_layer=self._before_layer(batch, media),
+        )
+
+    def latents(self, batch: Batch) -> Tensor:
+        """[M, R, D] of the batch's media."""
+        patches = self.encoder(batch.images)
+        return self.resampler(patches, batch.media_of_frame, batch.frame_time, batch.num_media)
+
+    def media_keys(self, latents: Tensor) -> MediaKeys:
+        return {name: block.project_media(latents) for name, block in self.fusion.items()}
+
+    def _media(self, batch: Batch) -> tuple[Batch, MediaKeys | None]:
+        """Keys and values of the batch's media; `None` where the fusion has nothing to do.
+
+        A batch without media still runs a blank one, seen by no token, while vision is being trained: each rank then has a (zero)
+        gradient for each parameter, whatever its rows hold.
+        """
+        if batch.num_media:
+            return batch, self.media_keys(self.latents(batch))
+        trained = torch.is_grad_enabled() and any(p.requires_grad for g in GROUPS[:3] for p in self.group(g).parameters())
+        if not trained and self.config.fusion.pass_without_image:
+            return batch, None
+        size, device = self.config.encoder.image_size, batch.tokens.device
+        blank = dataclasses.replace(
+            batch,
+            media_document=batch.tokens.new_zeros(1, 2),
+            images=torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device),
+            media_of_frame=batch.tokens.new_zeros(1),
+            frame_time=torch.zeros(1, device=device),
+        )
+        return blank, self.media_keys(self.latents(blank))
+
+    def _before_layer(self, batch: Batch, media: MediaKeys | None) -> BeforeLayer | None:
+        if media is None:
+            return None
+        sight = Sight.of(batch, self.config.fusion.sees)
+
+        def before_layer(index: int, x: Tensor) -> Tensor:
+            block: GatedCrossAttention | None = self.fusion[str(index)] if str(index) in self.fusion else None
+            return x if block is None else block(x, media[str(index)], sight)
+
+        return before_layer
+
+    @torch.no_grad()
+    def generate(
+        self,
+        batch: Batch,
+        *,
+        max_new_tokens: int = 64,
+        stop_ids: Sequence[int] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> generation.Generated:
+        """Continue each row's prompt (one document a row, ragged, right-padded). See `vlm.generate.steps` for the arguments."""
+        options = generation.Sampling(max_new_tokens, tuple(stop_ids), temperature, top_p, seed)
+        return generation.collect(generation.steps(self, batch, options), batch.tokens.shape[0], options.stop_ids)
+
+    @torch.no_grad()
+    def stream(self, batch: Batch, **options) -> Iterator[tuple[int, float]]:
+        """The tokens of a single prompt as they come, each with its log-probability; arguments as `generate`."""
+        if batch.tokens.shape[0] != 1:
+            raise ValueError(f"stream takes one prompt, not {batch.tokens.shape[0]}")
+        sampling = generation.Sampling(**{**options, "stop_ids": tuple(options.get("stop_ids", ()))})
+        for token, logprob in generation.steps(self, batch, sampling):
+            if int(token) in sampling.stop_ids:
+                return
+            yield int(token), float(logprob)
+
+    def decode_step(self, batch: Batch, cache: Cache) -> Tensor:
+        """Logits [B, V] after the last real token of each row, reading and extending the cache.
+
+        The first call takes the prompts and their images; later ones one new token a row (an empty row repeats itself).
+        """
+        if not cache.media and batch.num_media:
+            cache.media = self.media_keys(self.latents(batch))
+        hidden = self.decoder.hidden(
+            batch.tokens,
+            batch.positions,
+            batch.document,
+            sees=batch.image_index >= 0,
+            cache=cache,
+            before_layer=self._before_layer(batch, cache.media or None),
+        )
+        last = (batch.lengths - 1).clamp(min=0)
+        return self.decoder.logits(hidden.states[torch.arange(len(last), device=last.device), last])

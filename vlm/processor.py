@@ -1,0 +1,145 @@
+"""Samples → Batch: tokenizer and image preprocessing, and nothing learnt.
+
+A document is `<bos>`, then its segments in order; each medium is one placeholder token, so adjacent images stay distinct.
+`<eos>` closes every learnt stretch that is followed by given text or by the document's end: it ends an answer, not a
+paragraph between two pictures. Text is tokenized segment by segment, so that a prompt has the same ids in training and
+generation; special tokens written out in a user's text stay plain text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from vlm.batch import IGNORE, Batch
+from vlm.image import ImageTransform
+from vlm.sample import Image, Sample, Text, Video
+
+PAD, BOS, EOS, IMAGE = "<pad>", "<bos>", "<eos>", "<image>"
+SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One tokenized document of L tokens with its decoded media."""
+
+    tokens: np.ndarray  # [L] int64
+    learn: np.ndarray  # [L] bool: is this token to be predicted
+    media: tuple[tuple[int, Tensor, tuple[float, ...]], ...]  # (position, frames uint8 [F, 3, H, W], frame times)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def cut(self, start: int, stop: int) -> Encoded:
+        """The part [start, stop) as a document of its own; only text may be cut (`ValueError` otherwise)."""
+        if self.media:
+            raise ValueError("a document with images cannot be cut")
+        return dataclasses.replace(self, tokens=self.tokens[start:stop], learn=self.learn[start:stop])
+
+
+class Processor:
+    """Tokenizer + image transform. `tokenizer` must know the special tokens given by name (`ValueError` otherwise)."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        image: ImageTransform,
+        *,
+        pad: str = PAD,
+        bos: str | None = BOS,
+        eos: str = EOS,
+        medium: str = IMAGE,
+    ) -> None:
+        self.tokenizer, self.image = tokenizer, image
+        self.special = {"pad": pad, "bos": bos, "eos": eos, "medium": medium}
+        self.pad_id, self.eos_id, self.image_id = (self._id(name) for name in (pad, eos, medium))
+        self.bos_id = None if bos is None else self._id(bos)
+        tokenizer.encode_special_tokens = True  # "<image>" typed by a user is text, not a picture
+
+    def _id(self, token: str) -> int:
+        index = self.tokenizer.token_to_id(token)
+        if index is None:
+            raise ValueError(f"tokenizer has no token {token!r}")
+        return index
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.get_vocab_size()
+
+    def tokenize(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids → text, special tokens left out."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Tokenize and decode one sample. Raises `ValueError` with a one-line reason for a broken image."""
+        tokens = [] if self.bos_id is None else [self.bos_id]
+        learn = [False] * len(tokens)
+        media = []
+        for index, segment in enumerate(sample.segments):
+            match segment:
+                case Text():
+                    ids = self.tokenize(segment.text)
+                    if segment.learn and self._ends_turn(sample.segments[index + 1 :]):
+                        ids = [*ids, self.eos_id]
+                case Image() | Video():
+                    frames = (segment.data,) if isinstance(segment, Image) else segment.frames
+                    times = (0.0,) if isinstance(segment, Image) else segment.times or tuple(map(float, range(len(frames))))
+                    if len(times) != len(frames) or not frames:
+                        raise ValueError(f"clip has {len(frames)} frames and {len(times)} times")
+                    media.append((len(tokens), torch.stack([self.image(f) for f in frames]), times))
+                    ids = [self.image_id]
+            tokens += ids
+            learn += [isinstance(segment, Text) and segment.learn] * len(ids)
+        return Encoded(np.array(tokens, dtype=np.int64), np.array(learn, dtype=bool), tuple(media))
+
+    @staticmethod
+    def _ends_turn(rest: Sequence) -> bool:
+        return not rest or (isinstance(rest[0], Text) and not rest[0].learn)
+
+    def __call__(self, samples: Sequence[Sample], length: int | None = None) -> Batch:
+        """One sample a row, right-padded to the longest (or to `length`)."""
+        return self.collate([[self.encode(sample)] for sample in samples], length)
+
+    def collate(self, rows: Sequence[Sequence[Encoded]], length: int | None = None) -> Batch:
+        """Pack each list of documents into one row. Raises `ValueError` when a row is longer than `length`."""
+        longest = max((sum(map(len, row)) for row in rows), default=0)
+        length = longest if length is None else length
+        if longest > length:
+            raise ValueError(f"a row of {longest} tokens does not fit a length of {length}")
+        shape = (len(rows), length)
+        tokens, labels = np.full(shape, self.pad_id), np.full(shape, IGNORE)
+        positions = np.broadcast_to(np.arange(length), shape).copy()  # of padding: its column, so that no real token's is taken
+        document, image_index = np.full(shape, -1), np.full(shape, -1)
+        media_document, frames, media_of_frame, frame_time = [], [], [], []
+        for b, row in enumerate(rows):
+            start = 0
+            for d, doc in enumerate(row):
+                here = slice(start, start + len(doc))
+                tokens[b, here], positions[b, here], document[b, here] = doc.tokens, np.arange(len(doc)), d
+                following = slice(start, start + len(doc) - 1)
+                labels[b, following] = np.where(doc.learn[1:], doc.tokens[1:], IGNORE)
+                for position, pixels, times in doc.media:
+                    medium = len(media_document)
+                    image_index[b, start + position : here.stop] = medium
+                    media_document.append((b, d))
+                    frames.append(pixels)
+                    media_of_frame += [medium] * len(pixels)
+                    frame_time += times
+                start = here.stop
+        size = self.image.size
+        return Batch(
+            *(torch.from_numpy(a.astype(np.int64)) for a in (tokens, labels, positions, document, image_index)),
+            media_document=torch.tensor(media_document, dtype=torch.int64).reshape(-1, 2),
+            images=torch.cat(frames) if frames else torch.zeros(0, 3, size, size, dtype=torch.uint8),
+            media_of_frame=torch.tensor(media_of_frame, dtype=torch.int64),
+            frame_time=torch.tensor(frame_time, dtype=torch.float32),
+        )

@@ -1,0 +1,102 @@
+"""Perceiver resampler: the patches of a picture, or of all frames of a clip, → a fixed number of latents.
+
+M media, N frames over all media, P patches a frame, R latents, D latent width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlm.config import ResamplerConfig
+
+
+class ResamplerLayer(nn.Module):
+    """Latents attend to patches and to themselves, then a feed-forward (Alayrac et al., 2022, appendix A.1.1)."""
+
+    def __init__(self, config: ResamplerConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.latent_norm = nn.LayerNorm(config.dim)
+        self.patch_norm = nn.LayerNorm(config.dim)
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+        self.ffn = nn.Sequential(
+            nn.LayerNorm(config.dim),
+            nn.Linear(config.dim, config.ffn_dim, bias=False),
+            nn.GELU(),
+            nn.Linear(config.ffn_dim, config.dim, bias=False),
+        )
+
+    def forward(self, latents: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
+        """[M, R, D], [M, P', D], bool [M, P'] (real patches) → [M, R, D]."""
+        q, k, v, mask = self._project(latents, patches, mask)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        latents = latents + self.out(y.transpose(1, 2).flatten(2))
+        return latents + self.ffn(latents)
+
+    def attention(self, latents: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
+        """How much each latent takes from each patch, mean over heads: [M, R, P']."""
+        q, k, _, mask = self._project(latents, patches, mask)
+        scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~mask, float("-inf"))
+        return scores.softmax(dim=-1).mean(dim=1)[..., : patches.shape[1]]
+
+    def _project(self, latents: Tensor, patches: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        normed = self.latent_norm(latents)
+        k, v = self.key_value(torch.cat((self.patch_norm(patches), normed), dim=1)).chunk(2, dim=-1)
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (self.query(normed), k, v))
+        return q, k, v, F.pad(mask, (0, latents.shape[1]), value=True)[:, None, None]
+
+
+class PerceiverResampler(nn.Module):
+    """Patch tokens [N, P, Dv] of the frames → latents [M, R, D] of the media.
+
+    Frames of one clip share latents; each frame's patches carry a learned embedding of its time, interpolated between table
+    entries one second apart and held after the last. An image is a clip of one frame at time 0.
+    """
+
+    def __init__(self, config: ResamplerConfig, encoder_dim: int) -> None:
+        super().__init__()
+        self.latents = nn.Parameter(torch.empty(config.num_latents, config.dim))
+        self.time = nn.Parameter(torch.empty(config.max_frames, config.dim))
+        self.project = nn.Linear(encoder_dim, config.dim) if encoder_dim != config.dim else nn.Identity()
+        self.layers = nn.ModuleList(ResamplerLayer(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        nn.init.normal_(self.latents)
+        nn.init.zeros_(self.time)
+
+    def forward(self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int) -> Tensor:
+        latents, patches, mask = self.inputs(patches, media_of_frame, frame_time, num_media)
+        for layer in self.layers:
+            latents = layer(latents, patches, mask)
+        return self.norm(latents)
+
+    def inputs(self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents [M, R, D], patches of each medium side by side [M, f·P, D], and which of them are real, bool [M, f·P]."""
+        x = self.project(patches) + self._time_embedding(frame_time)[:, None]
+        frames = torch.bincount(media_of_frame, minlength=num_media)
+        most = int(frames.max()) if num_media else 1
+        slot = torch.arange(len(media_of_frame), device=x.device) - (frames.cumsum(0) - frames)[media_of_frame]
+        padded = x.new_zeros(num_media, most, *x.shape[1:]).index_put((media_of_frame, slot), x)
+        mask = (torch.arange(most, device=x.device) < frames[:, None]).repeat_interleave(x.shape[1], dim=1)
+        return self.latents.expand(num_media, -1, -1), padded.flatten(1, 2), mask
+
+    def _time_embedding(self, seconds: Tensor) -> Tensor:
+        """[N] → [N, D]"""
+        place = seconds.clamp(0, len(self.time) - 1)
+        low = place.floor().long()
+        high = (low + 1).clamp(max=len(self.time) - 1)
+        return torch.lerp(self.time[low], self.time[high], (place - low)[:, None].to(self.time.dtype))
