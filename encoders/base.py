@@ -12,14 +12,20 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 
+class Checked:
+    """Base of all configuration dataclasses: read from a file (by pydantic), unknown keys and wrong types are refused."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+
+
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Checked):
     """Which network sees. The fields after `pretrained` replace the named model's own numbers; `None` keeps them."""
 
     library: Literal["timm", "open_clip"] = "timm"

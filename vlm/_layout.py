@@ -12,7 +12,7 @@ def check_datasets_package() -> None:
     spec = importlib.util.find_spec("datasets")
     if spec is None:
         raise ImportError("this project's package 'datasets' is not found: run from the repository root")
-    found = Path(spec.origin or next(iter(spec.submodule_search_locations)))
-    found = found.resolve().parent if spec.origin else found.resolve()
+    folders = list(spec.submodule_search_locations or [])  # none: a single file datasets.py
+    found = Path(folders[0] if folders else str(spec.origin)).resolve()
     if found != ours:
         raise ImportError(f"this project's package 'datasets' is hidden by {found}: run from the repository root")

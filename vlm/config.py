@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from encoders import EncoderConfig
+from encoders.base import Checked, EncoderConfig
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class DecoderConfig(Checked):
     """A pre-norm decoder with rotary positions and SwiGLU experts. One expert: a Llama. Eight, top-2: a Mixtral."""
 
     vocab_size: int = 32_000
@@ -42,7 +42,7 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
-class ResamplerConfig:
+class ResamplerConfig(Checked):
     """Perceiver resampler (Alayrac et al., 2022, section 3.1.1)."""
 
     dim: int = 1024  # width of the latents
@@ -54,7 +54,7 @@ class ResamplerConfig:
 
 
 @dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(Checked):
     """Gated cross-attention between the decoder's layers (Alayrac et al., 2022, section 3.1.2)."""
 
     every: int = 4  # a gated block before layers 0, every, 2·every, …
@@ -67,7 +67,7 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """The whole model. Groups that can be frozen bear the names of these fields."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

@@ -65,7 +65,7 @@ def load(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtyp
         if name not in (WEIGHTS, TOKENIZER) or not (directory / name).is_file() or _sha256(directory / name) != digest:
             raise ValueError(f"{directory / name} is missing or damaged: its SHA-256 is not the one in {CONFIG}")
     try:
-        shape = TypeAdapter(ModelConfig).validate_python(config["model"])
+        shape = TypeAdapter(ModelConfig).validate_json(json.dumps(config["model"]))
         tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
         weights = load_file(directory / WEIGHTS)
     except ValidationError as error:

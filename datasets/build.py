@@ -1,0 +1,79 @@
+"""Sources and mixtures from plain specifications, as a configuration file writes them.
+
+`{kind: stdlib, bytes: 1000000, weight: 1, epochs: 4}`: `kind` chooses the class, `weight` and `epochs` belong to the mixture,
+and everything else goes to the class by name. A misspelt kind or argument is a `ValueError` that names the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from datasets.mixture import Mixture
+from datasets.source import Source
+from datasets.text import StdlibSource
+
+
+def _charts() -> Callable[..., Source]:
+    from datasets.charts.samples import ChartSource
+
+    return ChartSource
+
+
+def _tables() -> Callable[..., Source]:
+    from datasets.charts.samples import TableSource
+
+    return TableSource
+
+
+def _shards() -> Callable[..., Source]:
+    from datasets.shards import ShardSource
+
+    return ShardSource
+
+
+KINDS: dict[str, Callable[[], Callable[..., Source]]] = {
+    "charts": _charts,
+    "tables": _tables,
+    "stdlib": lambda: StdlibSource,
+    "shards": _shards,
+}
+
+
+def build_source(spec: Mapping, *, data_root: str | Path = ".", seed: int = 0) -> Source:
+    """One source. A `path` in the specification is looked for under `data_root`; `seed` orders it unless it has its own."""
+    options = dict(spec)
+    kind = options.pop("kind", None)
+    if kind not in KINDS:
+        raise ValueError(f"source kind {kind!r} is unknown{nearest(kind, KINDS)}")
+    make = KINDS[kind]()
+    known = inspect.signature(make).parameters
+    for name in options:
+        if name not in known:
+            raise ValueError(f"source kind {kind!r} has no argument {name!r}{nearest(name, known)}")
+    missing = [p.name for p in known.values() if p.default is p.empty and p.name not in {*options, "seed"}]
+    if missing:
+        raise ValueError(f"source kind {kind!r} needs the argument {missing[0]!r}")
+    if "path" in options:
+        options["path"] = _under(Path(data_root), options["path"])
+    return make(**{"seed": seed} | options)
+
+
+def _under(root: Path, path: str | Sequence[str]) -> Path | list[Path]:
+    return root / path if isinstance(path, str | Path) else [root / one for one in path]
+
+
+def build_mixture(specs: Sequence[Mapping], *, data_root: str | Path = ".", seed: int = 0) -> Mixture:
+    """Sources with their `weight` (1) and `epochs` (null: endless)."""
+    plain = [{k: v for k, v in spec.items() if k not in ("weight", "epochs")} for spec in specs]
+    sources = [build_source(spec, data_root=data_root, seed=seed) for spec in plain]
+    return Mixture(sources, [spec.get("weight", 1.0) for spec in specs], [spec.get("epochs") for spec in specs])
+
+
+def nearest(name: object, valid: Iterable[str]) -> str:
+    """ "; did you mean …?", or all valid names where none is near."""
+    valid = list(valid)
+    near = difflib.get_close_matches(str(name), valid, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(valid)}"

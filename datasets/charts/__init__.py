@@ -1,0 +1,1 @@
+"""Generator of charts with tables, questions and checkable rationales: the project's default data."""

@@ -1,0 +1,84 @@
+"""The tables of charts that are answered without reading: colours and places for names, whole numbers for values."""
+
+from __future__ import annotations
+
+from datasets.charts.profile import Profile
+from datasets.charts.rng import Draw
+from datasets.charts.table import POSITIONS, Table
+
+# Well apart from each other and from a white page, also at 64 pixels.
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (222, 38, 38),
+    "blue": (38, 84, 220),
+    "green": (34, 150, 60),
+    "orange": (255, 142, 20),
+    "purple": (126, 40, 172),
+    "yellow": (244, 216, 40),
+    "black": (28, 28, 28),
+    "pink": (252, 140, 198),
+}
+SHAPES = {"rising": 0.28, "falling": 0.28, "flat": 0.16, "mixed": 0.28}
+PIE_PARTS = 10
+
+
+def sight_table(type_: str, profile: Profile, draw: Draw) -> Table:
+    """One table for a chart of `type_`."""
+    match type_:
+        case "pie":
+            count = draw.integer(*profile.slices)
+            return Table(type_, tuple(draw.some(list(COLOURS), count)), (), (parts(PIE_PARTS, count, draw),))
+        case "grouped_bar":
+            rows, columns = draw.integer(*profile.group_series), draw.integer(*profile.groups)
+            values = tuple(tuple(draw.integer(1, profile.top) for _ in range(columns)) for _ in range(rows))
+        case "line":
+            rows, columns = draw.integer(*profile.lines), draw.integer(*profile.points)
+            values = separate_curves(rows, columns, profile.top, draw)
+        case _:
+            count = draw.integer(*profile.bars)
+            values = (tuple(draw.integer(1, profile.top) for _ in range(count)),)
+            return Table(type_, tuple(draw.some(list(COLOURS), count)), (), values)
+    return Table(type_, POSITIONS[:columns], tuple(draw.some(list(COLOURS), rows)), values, by_position=True)
+
+
+def parts(total: int, count: int, draw: Draw) -> tuple[int, ...]:
+    """`total` split into `count` positive whole parts, all splits alike."""
+    cuts = sorted(draw.some(range(1, total), count - 1))
+    return tuple(b - a for a, b in zip([0, *cuts], [*cuts, total], strict=True))
+
+
+def separate_curves(rows: int, columns: int, top: int, draw: Draw) -> tuple[tuple[int, ...], ...]:
+    """Lines of balanced trends, no two through the same point, so that no mark hides another."""
+    curves: list[tuple[int, ...]] = []
+    while len(curves) < rows:
+        shape = draw.weighted(SHAPES)
+        for _ in range(200):  # the trend is kept and its values redrawn, so that rejection does not tilt the balance
+            new = curve(shape, columns, top, draw)
+            if all(a != b for old in curves for a, b in zip(old, new, strict=True)):
+                curves.append(new)
+                break
+        else:
+            curves.clear()
+    return tuple(curves)
+
+
+def curve(shape: str, columns: int, top: int, draw: Draw) -> tuple[int, ...]:
+    if shape == "flat":
+        return (draw.integer(1, top),) * columns
+    values = [draw.integer(1, top) for _ in range(columns)]
+    if shape == "mixed":
+        while trend(values) != "mixed":
+            values = [draw.integer(1, top) for _ in range(columns)]
+        return tuple(values)
+    while len(set(values)) == 1:
+        values = [draw.integer(1, top) for _ in range(columns)]
+    return tuple(sorted(values, reverse=shape == "falling"))
+
+
+def trend(values) -> str:
+    """`rising` and `falling` may pause but never turn; `flat` never moves; all else is `mixed`."""
+    steps = [b - a for a, b in zip(values, values[1:], strict=False)]
+    if not any(steps):
+        return "flat"
+    if all(step >= 0 for step in steps):
+        return "rising"
+    return "falling" if all(step <= 0 for step in steps) else "mixed"

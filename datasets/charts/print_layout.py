@@ -1,0 +1,144 @@
+"""Room for printed texts: title, legend, names and numbers of the axes, numbers at marks; the plot takes what is left."""
+
+from __future__ import annotations
+
+import math
+
+from datasets.charts.layout import Box, Layout
+from datasets.charts.spec import ChartSpec
+from datasets.charts.text import Printed, text_width
+
+GAP = 3  # pixels between neighbouring things
+
+
+def printed_layout(spec: ChartSpec) -> Layout:
+    """Layout with all texts and legend swatches placed."""
+    style, texts, swatches = spec.style, [], []
+    m = style.margin
+    box = [m, m, style.width - 1 - m, style.height - 1 - m]  # what is left; each step below takes its share
+    _title(spec, box, texts)
+    _legend(spec, box, texts, swatches)
+    if spec.type == "pie":
+        return _pie(spec, box, texts, swatches)
+    upright = _axis_room(spec, box)
+    layout = Layout(spec, tuple(round(side) for side in box), 2, 1, texts, swatches)
+    _tick_texts(layout)
+    _category_texts(layout, upright)
+    if style.value_labels:
+        _bar_numbers(layout)
+    return layout
+
+
+def _put(spec: ChartSpec, text: str, x: float, y: float, anchor: str = "mm", size: int = 0, rotated: bool = False) -> Printed:
+    return Printed(text, x, y, size or spec.style.font_size, spec.style.ink, anchor, rotated)
+
+
+def _title(spec: ChartSpec, box: list, texts: list) -> None:
+    size = spec.style.font_size + 1
+    texts.append(_put(spec, spec.table.title, (box[0] + box[2]) / 2, box[1] + size / 2, "mm", size))
+    box[1] += size + GAP
+
+
+def _legend(spec: ChartSpec, box: list, texts: list, swatches: list) -> None:
+    """A column at the right, or rows above or below the plot, each row filled before the next."""
+    style, size, names = spec.style, spec.style.font_size, spec.table.marks
+    if not style.legend:
+        return
+    widths = [size + GAP + text_width(name, size) + 2 * GAP for name in names]
+    per_row = 1 if style.legend == "right" else _per_row(widths, box[2] - box[0])
+    rows = math.ceil(len(names) / per_row)
+    if style.legend == "right":
+        box[2] -= max(widths)
+        left, top = box[2] + GAP, box[1]
+    else:
+        height = rows * (size + GAP)
+        left, top = box[0], box[1] if style.legend == "top" else box[3] - height
+        box[1] += height if style.legend == "top" else 0
+        box[3] -= height if style.legend == "bottom" else 0
+    cell = max(widths)
+    for i, name in enumerate(names):
+        x, y = left + (i % per_row) * cell, top + (i // per_row) * (size + GAP)
+        swatches.append(((round(x), round(y + 2), round(x + size - 4), round(y + size - 2)), style.colours[i]))
+        texts.append(_put(spec, name, x + size, y + size / 2, "lm"))
+
+
+def _per_row(widths: list[float], room: float) -> int:
+    return max(1, min(len(widths), int(room / max(widths))))
+
+
+def _pie(spec: ChartSpec, box: list, texts: list, swatches: list) -> Layout:
+    """The circle, its numbers around it."""
+    style, table = spec.style, spec.table
+    labels = [table.number.text(v) for v in table.values[0]]
+    across, down = max(text_width(label, style.font_size) for label in labels) + GAP, style.font_size + GAP
+    inner: Box = (round(box[0] + across), round(box[1] + down), round(box[2] - across), round(box[3] - down))
+    layout = Layout(spec, inner, 2, 1, texts, swatches)
+    x, y, radius = layout.pie
+    angle = math.radians(style.start_angle - 90)
+    for label, value in zip(labels, table.values[0], strict=True):
+        turn = 2 * math.pi * value / sum(table.values[0])
+        middle = angle + turn / 2
+        reach = math.cos(middle) * (radius + across / 2), math.sin(middle) * (radius + down / 2)
+        texts.append(_put(spec, label, x + reach[0], y + reach[1]))
+        angle += turn
+    return layout
+
+
+def _ticks(spec: ChartSpec) -> list[int]:
+    return list(range(0, spec.style.axis_top + 1, spec.style.axis_step))
+
+
+def _axis_room(spec: ChartSpec, box: list) -> bool:
+    """Take the room that the axes' texts need; are the names of the categories written upright?"""
+    table, size = spec.table, spec.style.font_size
+    numbers = max(text_width(table.number.text(v), size) for v in _ticks(spec))
+    names = [text_width(name, size) for name in table.categories]
+    if spec.type == "horizontal_bar":
+        box[0] += max(names) + GAP + 2
+        box[2] -= numbers / 2 + GAP + (numbers / 2 if spec.style.value_labels else 0)
+        box[3] -= size + GAP + 2
+        return False
+    box[0] += numbers + GAP + 2
+    box[1] += size if spec.style.value_labels else size / 2
+    upright = max(names) > (box[2] - box[0]) / len(names) - 1
+    box[3] -= (max(names) if upright else size) + GAP + 2
+    return upright
+
+
+def _tick_texts(layout: Layout) -> None:
+    spec, (left, _, right, bottom) = layout.spec, layout.plot
+    ticks, size = _ticks(spec), spec.style.font_size
+    number = spec.table.number
+    if spec.type == "horizontal_bar":
+        widest = max(text_width(number.text(v), size) for v in ticks)
+        every = max(1, math.ceil((widest + 2) * (len(ticks) - 1) / (right - left)))
+        for value in ticks[::every]:
+            layout.texts.append(_put(spec, number.text(value), layout.at(value), bottom + GAP + size / 2))
+        return
+    every = max(1, math.ceil(size * (len(ticks) - 1) / (bottom - layout.plot[1])))
+    for value in ticks[::every]:
+        layout.texts.append(_put(spec, number.text(value), left - GAP - 1, layout.at(value), "rm"))
+
+
+def _category_texts(layout: Layout, upright: bool) -> None:
+    spec, (left, _, _, bottom) = layout.spec, layout.plot
+    for column, name in enumerate(spec.table.categories):
+        start, length = layout.slot(column)
+        if spec.type == "horizontal_bar":
+            layout.texts.append(_put(spec, name, left - GAP, start + length / 2, "rm"))
+        elif upright:
+            layout.texts.append(_put(spec, name, start + length / 2, bottom + GAP, rotated=True))
+        else:
+            layout.texts.append(_put(spec, name, start + length / 2, bottom + GAP + spec.style.font_size / 2))
+
+
+def _bar_numbers(layout: Layout) -> None:
+    spec = layout.spec
+    for row, values in enumerate(spec.table.values):
+        for column, value in enumerate(values):
+            left, top, right, bottom = layout.bar(row, column, value)
+            text = spec.table.number.text(value)
+            if spec.type == "horizontal_bar":
+                layout.texts.append(_put(spec, text, right + 2, (top + bottom) / 2, "lm"))
+            else:
+                layout.texts.append(_put(spec, text, (left + right) / 2, top - spec.style.font_size / 2))

@@ -1,0 +1,105 @@
+"""What a chart source draws: types, question kinds, sizes and counts. All fields are plain values, to be set from YAML.
+
+`sight` asks what can be seen without reading: colours and places name the marks, values are whole numbers on an axis from
+0 to 10. `read` prints names, numbers, legends and titles and asks by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from datasets.charts.kinds import CHART_TYPES, QUESTION_KINDS
+
+
+def _equal(names) -> dict[str, float]:
+    return dict.fromkeys(names, 1.0)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Counts are [least, most]; weights need not add up to 1, and 0 leaves a type or kind out."""
+
+    name: str = "sight"
+    text: bool = False  # names, numbers and titles printed and asked for
+    types: dict[str, float] = field(default_factory=lambda: _equal(CHART_TYPES))
+    kinds: dict[str, float] = field(default_factory=lambda: _equal(QUESTION_KINDS))
+    side: tuple[int, int] = (64, 64)  # pixels, longer side of the picture
+    aspect: tuple[float, float] = (1.0, 1.0)  # width / height
+    bars: tuple[int, int] = (2, 5)
+    slices: tuple[int, int] = (2, 5)
+    groups: tuple[int, int] = (2, 3)
+    group_series: tuple[int, int] = (2, 3)
+    lines: tuple[int, int] = (1, 3)
+    points: tuple[int, int] = (4, 6)
+    top: int = 9  # largest value of a chart without printed numbers (its axis ends one higher)
+    title_share: float = 0.0  # charts with a title: decoration in `sight`
+    grid_share: float = 0.5
+    turn_pie: bool = False  # first slice at any angle rather than at twelve o'clock
+    held_out_share: float = 0.125  # of all tables, by hash: those no training chart shows
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # lists from YAML
+            if isinstance(getattr(self, f.name), list):
+                object.__setattr__(self, f.name, tuple(getattr(self, f.name)))
+        _check_weights("types", self.types, tuple(CHART_TYPES))
+        _check_weights("kinds", self.kinds, QUESTION_KINDS)
+        for name in ("side", "aspect", "bars", "slices", "groups", "group_series", "lines", "points"):
+            value = getattr(self, name)
+            if len(value) != 2 or not 0 < value[0] <= value[1]:
+                raise ValueError(f"{name}: want [least, most], both positive, got {list(value)}")
+        limits = {"bars": 8, "slices": 8, "group_series": 4, "lines": 4, "points": 12, "groups": 6}
+        for name, most in limits.items():
+            if getattr(self, name)[1] > most:
+                raise ValueError(f"{name}: at most {most} can be told apart, got {getattr(self, name)[1]}")
+        if not 0 < self.held_out_share < 1:
+            raise ValueError(f"held_out_share: want a share between 0 and 1, got {self.held_out_share}")
+
+
+def _check_weights(name: str, weights: Mapping[str, float], known: tuple[str, ...]) -> None:
+    for key, weight in weights.items():
+        if key not in known:
+            raise ValueError(f"{name}: unknown {key!r}{_nearest(key, known)}")
+        if weight < 0:
+            raise ValueError(f"{name}.{key}: a weight cannot be negative, got {weight}")
+    if not any(weights.values()):
+        raise ValueError(f"{name}: all weights are 0")
+
+
+def _nearest(key: str, known) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
+
+
+SIGHT_KINDS = {
+    "value": 4, "label": 2, "extremum": 3, "compare": 2, "count": 2, "sum": 1, "difference": 1, "ratio": 0.5, "average": 0.5,
+    "trend": 1.5, "yes_no": 2, "unanswerable": 1,
+}  # fmt: skip
+PROFILES = {
+    "sight": Profile(kinds=SIGHT_KINDS),
+    "read": Profile(
+        name="read", text=True, kinds=SIGHT_KINDS, side=(128, 256), aspect=(0.85, 1.3), slices=(2, 6), groups=(2, 4),
+        points=(3, 7), title_share=0.8, grid_share=0.6, turn_pie=True,
+    ),
+}  # fmt: skip
+
+
+def make_profile(profile: str | Profile | Mapping = "sight", **overrides) -> Profile:
+    """A preset by name (or a mapping with `name` and fields to change), with fields replaced by keyword.
+
+    Raises `ValueError` naming the unknown preset, field, type or kind and the nearest known one.
+    """
+    if isinstance(profile, Mapping):
+        overrides = {**profile, **overrides}
+        profile = overrides.pop("name", "sight")
+    if not isinstance(profile, Profile):
+        if profile not in PROFILES:
+            raise ValueError(f"unknown chart profile {profile!r}{_nearest(profile, tuple(PROFILES))}")
+        profile = PROFILES[profile]
+    known = tuple(f.name for f in dataclasses.fields(Profile))
+    for key in overrides:
+        if key not in known:
+            raise ValueError(f"unknown chart profile field {key!r}{_nearest(key, known)}")
+    return dataclasses.replace(profile, **overrides)

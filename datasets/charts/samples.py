@@ -1,0 +1,116 @@
+"""Charts and tables as `Sample`s, and the two sources over them.
+
+One sample is one chart (or its table in words) followed by several questions, as in a conversation; a share of them is answered
+through a rationale, and a share of charts is first described in full: the most supervision a picture can give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from datasets.charts.draw import encode, render
+from datasets.charts.profile import Profile, make_profile
+from datasets.charts.questions import Question, make_questions
+from datasets.charts.rng import Draw
+from datasets.charts.spec import ChartSpec, Split, make_spec
+from datasets.charts.table import table_text
+from vlm.prompt import turn
+from vlm.sample import Image, Sample, Segment
+
+DESCRIBE = "Describe the chart."
+
+
+def chart_sample(
+    spec: ChartSpec, questions: Sequence[Question], *, rationale_share: float = 0.5, describe: bool = False, source: str = ""
+) -> Sample:
+    """The picture, then the questions, each answered directly or (by `rationale_share`) through its rationale."""
+    turns = turn(DESCRIBE, answer=table_text(spec.table)) if describe else ()
+    picture = Image(encode(render(spec)))
+    return Sample((picture, *turns, *_turns(spec, questions, rationale_share)), key=spec.key, source=source)
+
+
+def table_sample(
+    spec: ChartSpec, questions: Sequence[Question], *, rationale_share: float = 0.5, source: str = ""
+) -> Sample:
+    """The same conversation with the table in words in the picture's place."""
+    turns = _turns(spec, questions, rationale_share, context=table_text(spec.table))
+    return Sample(turns, key=f"table-{spec.key}", source=source)
+
+
+def _turns(spec: ChartSpec, questions: Sequence[Question], share: float, context: str = "") -> tuple[Segment, ...]:
+    draw, segments = Draw("rationale", spec.seed, spec.index, spec.split), []
+    for question in questions:
+        rationale = question.rationale if draw.chance(share) else None
+        segments += turn(question.text, answer=question.answer, rationale=rationale, context=context)
+        context = ""
+    return tuple(segments)
+
+
+class _Generated:
+    """What both sources share: which specification belongs to (epoch, index)."""
+
+    def __init__(
+        self, seed: int, split: Split, size: int, profile: str | Profile | Mapping, questions: int, rationale_share: float, name: str
+    ) -> None:
+        if size < 1 or questions < 1:
+            raise ValueError(f"a chart source needs a positive size and questions per chart, got {size} and {questions}")
+        if not 0 <= rationale_share <= 1:
+            raise ValueError(f"rationale_share: want a share from 0 to 1, got {rationale_share}")
+        self.seed, self.split, self.size, self.profile = seed, split, size, make_profile(profile)
+        self.questions_per_chart, self.rationale_share, self.name = questions, rationale_share, name
+
+    def __len__(self) -> int:
+        return self.size
+
+    def _spec(self, number: int) -> tuple[ChartSpec, list[Question]]:
+        spec = make_spec(self.seed, number, self.split, self.profile)
+        return spec, make_questions(spec, self.questions_per_chart, self.profile)
+
+
+class ChartSource(_Generated):
+    """Pictures with questions. Every epoch shows new charts, unless `repeat` is set."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        split: Split = "train",
+        size: int = 100_000,
+        profile: str | Profile | Mapping = "sight",
+        questions_per_chart: int = 4,
+        rationale_share: float = 0.5,
+        describe_share: float = 0.25,
+        repeat: bool = False,
+        name: str = "charts",
+    ) -> None:
+        super().__init__(seed, split, size, profile, questions_per_chart, rationale_share, name)
+        self.describe_share, self.repeat = describe_share, repeat
+
+    def get(self, epoch: int, index: int) -> Sample:
+        if not 0 <= index < self.size:
+            raise IndexError(f"index {index} is outside an epoch of {self.size} samples")
+        number = index if self.repeat else epoch * self.size + index
+        spec, questions = self._spec(number)
+        describe = Draw("describe", self.seed, number).chance(self.describe_share)
+        return chart_sample(spec, questions, rationale_share=self.rationale_share, describe=describe, source=self.name)
+
+
+class TableSource(_Generated):
+    """Tables in words with questions. Every epoch is the same, so that "two epochs" of this text means something."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        split: Split = "train",
+        size: int = 100_000,
+        profile: str | Profile | Mapping = "sight",
+        questions_per_chart: int = 4,
+        rationale_share: float = 0.5,
+        name: str = "tables",
+    ) -> None:
+        super().__init__(seed, split, size, profile, questions_per_chart, rationale_share, name)
+
+    def get(self, epoch: int, index: int) -> Sample:
+        if not 0 <= index < self.size:
+            raise IndexError(f"index {index} is outside an epoch of {self.size} samples")
+        spec, questions = self._spec(index)
+        return table_sample(spec, questions, rationale_share=self.rationale_share, source=self.name)

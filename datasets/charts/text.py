@@ -1,0 +1,51 @@
+"""Printed text: the scalable font inside Pillow (no system font, so the same pixels everywhere), measured once and cached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """One text at (x, y); `anchor` as in Pillow (`mm` its middle, `rm` its right end, `la` its top left). A rotated one reads
+    upwards, its top end at (x, y), centred across."""
+
+    text: str
+    x: float
+    y: float
+    size: int
+    colour: tuple[int, int, int]
+    anchor: str = "mm"
+    rotated: bool = False
+
+
+@lru_cache(maxsize=64)
+def font(size: int) -> PIL.ImageFont.FreeTypeFont:
+    return PIL.ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=16384)
+def text_width(text: str, size: int) -> float:
+    """Pixels."""
+    return font(size).getlength(text)
+
+
+def put_text(image: PIL.Image.Image, canvas: PIL.ImageDraw.ImageDraw, item: Printed) -> None:
+    if not item.rotated:
+        canvas.text((item.x, item.y), item.text, fill=item.colour, font=font(item.size), anchor=item.anchor)
+        return
+    mask = _upright(item.text, item.size)
+    image.paste(item.colour, (round(item.x - mask.width / 2), round(item.y)), mask)
+
+
+@lru_cache(maxsize=1024)
+def _upright(text: str, size: int) -> PIL.Image.Image:
+    """A text turned to read upwards, as a mask."""
+    mask = PIL.Image.new("L", (round(text_width(text, size)) + 2, size + 3))
+    PIL.ImageDraw.Draw(mask).text((1, mask.height / 2), text, fill=255, font=font(size), anchor="lm")
+    return mask.transpose(PIL.Image.Transpose.ROTATE_90)

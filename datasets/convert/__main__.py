@@ -1,0 +1,97 @@
+"""`python -m datasets.convert NAME SRC DST`: a public layout → shards, and a summary of what was kept and skipped, and why.
+
+The same SRC gives the same bytes. DST gets `{source}-000000.tar`, … and, last, `summary.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from datasets.build import nearest
+from datasets.convert import CONVERTERS
+from datasets.convert.common import Skips
+from datasets.shards import ShardWriter
+from vlm.sample import Image, Sample
+
+EXAMPLE = "example:\n  python -m datasets.convert chartqa ../shared/data/chartqa data/chartqa"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in CONVERTERS:
+            raise ValueError(f"converter {arguments[0]!r} is unknown{nearest(arguments[0], CONVERTERS)}")
+        options = vars(_parser().parse_args(arguments))
+        name, src, dst = options.pop("name"), options.pop("src"), options.pop("dst")
+        if not src.exists():
+            raise ValueError(f"SRC {src} does not exist")
+        _show(run(name, src, dst, **options))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished shards are kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(name: str, src: Path, dst: Path, **options) -> dict:
+    """Convert and return the summary that is also written to `dst/summary.json`."""
+    skips = Skips()
+    samples = CONVERTERS[name].convert(src, skips, **options)
+    kept = write(tqdm(samples, unit=" samples", disable=not sys.stderr.isatty()), dst)
+    summary = {"converter": name, "options": options, "kept": kept, "skipped": skips.summary()}
+    (dst / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def write(samples: Iterable[Sample], dst: Path) -> dict[str, dict]:
+    """Samples → one set of shards for each source. Returns what each holds."""
+    writers: dict[str, ShardWriter] = {}
+    images: Counter[str] = Counter()
+    try:
+        for sample in samples:
+            if sample.source not in writers:
+                writers[sample.source] = ShardWriter(dst, sample.source)
+            writers[sample.source].write(sample)
+            images[sample.source] += sum(isinstance(segment, Image) for segment in sample.segments)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    if not writers:
+        raise ValueError("nothing could be used")
+    return {s: {"samples": w.samples, "images": images[s], "shards": w.shards} for s, w in sorted(writers.items())}
+
+
+def _parser() -> argparse.ArgumentParser:
+    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXAMPLE}
+    parser = argparse.ArgumentParser(prog="python -m datasets.convert", description=__doc__, **style)
+    names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
+    for name, converter in CONVERTERS.items():
+        about = sys.modules[converter.convert.__module__].__doc__
+        one = names.add_parser(name, help=converter.about, description=about, **style)
+        one.add_argument("src", type=Path, metavar="SRC", help="the official layout")
+        one.add_argument("dst", type=Path, metavar="DST", help="folder for the shards")
+        converter.arguments(one)
+    return parser
+
+
+def _show(summary: dict) -> None:
+    for source, kept in summary["kept"].items():
+        print(f"{source}: {kept['samples']:,} samples with {kept['images']:,} images in {len(kept['shards'])} shards")
+    for reason, skipped in summary["skipped"].items():
+        print(f"skipped, {reason}: {skipped['count']:,} (such as {skipped['examples'][0]})")
+    if not summary["skipped"]:
+        print("nothing was skipped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Mixture → batches, in an order that depends on neither ranks nor workers, resumed exactly.
+
+A global batch has B rows. Row i belongs to lane i, which takes draws i, i + B, i + 2B, … of the mixture (datasets/pack.py);
+rank r of R owns B / R neighbouring lanes and each of its workers a part of them. So the n-th global batch is the same for
+every world size and number of workers, and a state is the lanes' states, wherever they ran. Each batch carries the state that
+belongs to it: what workers have fetched ahead is never taken for seen. Workers stack their own rows, and this process only
+joins one part from each. When all sources are used up, rows are all padding: ranks stay in step, and the trainer decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from datasets.mixture import Mixture
+from datasets.pack import Counts, Lane
+from vlm.batch import Batch
+from vlm.processor import Processor
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One micro-batch of a step on one rank."""
+
+    batch: Batch
+    counts: Counts  # of these rows
+    last: bool  # of its step
+    step_learnt: int  # learnt tokens of the whole step on this rank: what a summed loss is divided by
+    state: dict[str, dict] | None  # lane → state after this step, for JSON; only with the last micro-batch
+    epochs: dict[str, float]  # epochs of each source drawn so far over all ranks, as far as this rank can tell
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One step of one worker's lanes: rows of each micro-batch it has a share in."""
+
+    batches: dict[int, Batch]
+    counts: dict[int, Counts]
+    state: dict[str, dict]
+
+
+class MixtureLoader:
+    """Endless `StepBatch`es of this rank: `rows` over all ranks, `length` tokens each, in `micro_batches` parts a step.
+
+    `state` is the union of all lanes' states from any world size. Raises `ValueError` where rows cannot be shared out evenly
+    over ranks and micro-batches, or the state belongs to another number of rows.
+    """
+
+    def __init__(
+        self, mixture: Mixture, processor: Processor, *, rows: int, length: int, rank: int = 0, world: int = 1,
+        workers: int = 0, micro_batches: int = 1, max_images: int = 64, window: int = 8, state: dict | None = None,
+    ) -> None:  # fmt: skip
+        if rows < 1 or rows % (world * micro_batches):
+            raise ValueError(f"{rows} rows cannot be shared evenly by {world} ranks with {micro_batches} micro-batches each")
+        if length < 2:
+            raise ValueError(f"rows of {length} tokens hold nothing to predict")
+        if state is not None and sorted(map(int, state)) != list(range(rows)):
+            raise ValueError(f"the data state has {len(state)} lanes, the batch {rows} rows: keep the rows, or start anew")
+        self.mixture, self.world, self.micro_batches = mixture, world, micro_batches
+        share = rows // world
+        self.workers = min(workers, share)
+        self._lanes = _Lanes(
+            mixture, processor, range(rank * share, (rank + 1) * share), micro_batches, state,
+            {"lanes": rows, "length": length, "max_images": max_images, "window": window},
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        parts = self._parts()
+        while True:
+            yield from self._step([next(parts) for _ in range(max(1, self.workers))])
+
+    def _parts(self) -> Iterator[_Part]:
+        if not self.workers:
+            return iter(self._lanes)
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else every forked worker prints a warning
+        loader = DataLoader(
+            self._lanes, batch_size=None, num_workers=self.workers, collate_fn=_as_is, worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # its own: the number of workers must not move the global random state
+        )  # fmt: skip
+        return map(_raised, loader)
+
+    def _step(self, parts: Sequence[_Part]) -> Iterator[StepBatch]:
+        state = {lane: s for part in parts for lane, s in part.state.items()}
+        counts = [_total(part.counts[m] for part in parts if m in part.counts) for m in range(self.micro_batches)]
+        epochs, learnt = self._epochs(state), sum(c.learnt for c in counts)
+        for m, count in enumerate(counts):
+            last = m == self.micro_batches - 1
+            batch = concatenate([part.batches[m] for part in parts if m in part.batches])
+            yield StepBatch(batch, count, last, learnt, state if last else None, epochs)
+
+    def _epochs(self, state: dict[str, dict]) -> dict[str, float]:
+        drawn = self.mixture.counts(sum(s["draws"] for s in state.values()) * self.world)
+        return {s.name: n / len(s) for s, n in zip(self.mixture.sources, drawn, strict=True)}
+
+
+class _Lanes(IterableDataset):
+    """A rank's lanes; in a worker, that worker's part of them. Yields one `_Part` a step, for ever."""
+
+    def __init__(
+        self, mixture: Mixture, processor: Processor, lanes: range, micro_batches: int, state: dict | None, options: dict
+    ) -> None:
+        self.mixture, self.processor, self.lanes, self.options = mixture, processor, lanes, options
+        self.micro_batches = micro_batches
+        self.state = {} if state is None else {int(lane): s for lane, s in state.items()}
+
+    def __iter__(self) -> Iterator[_Part | ValueError]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        share, rows = len(self.lanes), len(self.lanes) // self.micro_batches
+        mine = range(share * worker // workers, share * (worker + 1) // workers)
+        reported: set[tuple[str, str]] = set()
+        lanes = [self._lane(self.lanes[i], reported) for i in mine]
+        groups: dict[int, list[Lane]] = {}
+        for i, lane in zip(mine, lanes, strict=True):
+            groups.setdefault(i // rows, []).append(lane)
+        try:
+            while True:
+                yield self._part(groups)
+        except ValueError as error:
+            if info is None:
+                raise
+            yield error  # DataLoader would bury its one line in a traceback
+
+    def _lane(self, lane: int, reported: set[tuple[str, str]]) -> Lane:
+        return Lane(self.mixture, self.processor, lane=lane, state=self.state.get(lane), reported=reported, **self.options)
+
+    def _part(self, groups: dict[int, list[Lane]]) -> _Part:
+        batches, counts = {}, {}
+        state: dict[str, dict] = {}
+        for m, lanes in groups.items():
+            rows, row_counts = zip(*(lane.row() for lane in lanes), strict=True)
+            batches[m] = self.processor.collate(rows, self.options["length"])
+            counts[m] = _total(row_counts)
+            state |= {str(lane.lane): lane.state() for lane in lanes}
+        return _Part(batches, counts, state)
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """Batches of one length, one below the other."""
+    if len(batches) == 1:
+        return batches[0]
+    row = media = 0
+    moved = []
+    for batch in batches:
+        index = torch.where(batch.image_index >= 0, batch.image_index + media, -1)
+        place = batch.media_document + torch.tensor([row, 0])
+        moved.append(
+            dataclasses.replace(batch, image_index=index, media_document=place, media_of_frame=batch.media_of_frame + media)
+        )
+        row, media = row + len(batch.tokens), media + batch.num_media
+    return Batch(**{f.name: torch.cat([getattr(b, f.name) for b in moved]) for f in dataclasses.fields(Batch)})
+
+
+def _total(counts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for count in counts:
+        total += count
+    return total
+
+
+def _as_is(part: Any) -> Any:
+    return part
+
+
+def _raised(part: _Part | ValueError) -> _Part:
+    if isinstance(part, ValueError):
+        raise part
+    return part
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

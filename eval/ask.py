@@ -1,0 +1,98 @@
+"""`python -m eval.ask --checkpoint RUN [IMAGE …] "question"`: the answer, streamed word by word, doubtful words marked.
+
+A word is doubtful when the run's own detector says so (chosen by the evaluation at the end of training). Each finished word
+is read again with and without the pictures, so marking costs two passes a word; `--plain` leaves it out. Without a picture the
+model is its text decoder and nothing is marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import vlm
+from eval import cli
+from eval.evaluate import device_of, inference
+from eval.hallucination import read_signals
+from eval.hallucination.marking import Marking, word_doubts
+from vlm import prompt
+from vlm.processor import Processor
+from vlm.sample import Image, Sample
+
+UNDERLINE, RESET = "\x1b[4;33m", "\x1b[0m"
+
+
+def answer(
+    model: torch.nn.Module, processor: Processor, question: Sample, marking: Marking | None, max_new_tokens: int = 200
+) -> Iterator[tuple[str, bool]]:
+    """Yield (word with the blanks before it, is it doubtful) as the model writes."""
+    tokens, shown = [], 0
+    with inference(model):
+        batch = processor([question]).to(device_of(model))
+        for token, _ in model.stream(batch, max_new_tokens=max_new_tokens, stop_ids=(processor.eos_id,)):
+            before = processor.decode(tokens)
+            tokens.append(token)
+            starts_word = processor.decode(tokens)[len(before) :][:1].isspace()
+            if starts_word and before[shown:].strip():
+                yield from _marked(model, processor, question, tokens[:-1], marking, shown)
+                shown = len(before)
+        yield from _marked(model, processor, question, tokens, marking, shown)
+
+
+def _marked(
+    model: torch.nn.Module, processor: Processor, question: Sample, tokens: list[int], marking: Marking | None, shown: int
+) -> Iterator[tuple[str, bool]]:
+    """The words behind the first `shown` characters."""
+    if marking is None:
+        yield processor.decode(tokens)[shown:], False
+        return
+    signals = read_signals(model, processor, [question], [tokens])[0]
+    spans = [(max(0, a - shown), max(0, b - shown)) for a, b in signals.spans]
+    for word, doubt in word_doubts(signals.text[shown:], spans, marking.detector(signals)):
+        yield word, doubt >= marking.threshold
+
+
+def mark(word: str, doubtful: bool, colour: bool) -> str:
+    """A word as printed: underlined on a terminal, followed by [?] elsewhere."""
+    text = cli.printable(word)
+    if not doubtful:
+        return text
+    blanks = text[: len(text) - len(text.lstrip())]
+    return f"{blanks}{UNDERLINE}{text.lstrip()}{RESET}" if colour else f"{text}[?]"
+
+
+def main() -> None:
+    args = _arguments()
+    if Path(args.question).is_file():
+        raise ValueError(f"no question: the last argument, {args.question!r}, is a file")
+    images = [Image(cli.read_picture(path)) for path in args.images]
+    model, processor = vlm.load(args.checkpoint, device=args.device, dtype=torch.float32)
+    marking = Marking.load(args.checkpoint) if images and not args.plain else None
+    question = prompt.question(images, args.question, reason=args.reason)
+    first = True
+    for word, doubtful in answer(model, processor, question, marking, args.max_new_tokens):
+        print(mark(word.lstrip() if first else word, doubtful, sys.stdout.isatty()), end="", flush=True)
+        first = False
+    print()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = cli.parser(
+        "eval.ask", "Ask a model about pictures; doubtful words are marked.", 'python -m eval.ask --checkpoint runs/vlm chart.png "which bar is highest?" --reason'
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="RUN", help="run or model directory")
+    parser.add_argument("images", type=Path, nargs="*", metavar="IMAGE")
+    parser.add_argument("question")
+    parser.add_argument("--reason", action="store_true", help="let the model write its rationale first")
+    parser.add_argument("--plain", action="store_true", help="mark nothing (faster)")
+    parser.add_argument("--max-new-tokens", type=int, default=200)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)

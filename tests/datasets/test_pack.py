@@ -1,0 +1,130 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from dataset_fakes import Rotten, Words, processor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets.mixture import Mixture
+from datasets.pack import Lane
+from vlm.batch import IGNORE
+
+PROCESSOR = processor()
+
+
+def lane(sources, epochs=1, length=32, state=None, **options):
+    m = Mixture(sources, [1.0] * len(sources), [epochs] * len(sources))
+    return Lane(m, PROCESSOR, lane=0, lanes=1, length=length, state=state, **options)
+
+
+def rows_of(lane):
+    rows = []
+    while True:
+        row, _ = lane.row()
+        if not row:
+            return rows
+        rows.append(row)
+
+
+def whole(source, epochs=1):
+    """All tokens of a source's documents, one after the other."""
+    return [PROCESSOR.encode(source.get(e, i)) for e in range(epochs) for i in range(len(source))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 20), st.integers(20, 90), st.integers(1, 5), st.integers(0, 3))
+def test_no_token_is_lost_or_twice(plain, paged, longest, length, window, images):
+    sources = [Words("a", plain, longest=longest), Words("b", paged, longest=longest, images=images)]
+    rows = rows_of(lane(sources, length=length, window=window, max_images=4))
+    packed = Counter(t for row in rows for d in row for t in d.tokens.tolist())
+    assert packed == Counter(t for s in sources for d in whole(s) for t in d.tokens.tolist())
+    assert sum(len(d.media) for row in rows for d in row) == images * paged
+    assert all(sum(map(len, row)) <= length for row in rows)
+    assert all(sum(len(p) for d in row for _, p, _ in d.media) <= 4 for row in rows)
+
+
+def test_cut_text_goes_on_where_it_stopped():
+    source = Words("a", 1, longest=1)
+    source.get = lambda epoch, index: Words("a", 99, longest=50).get(0, 7)  # one document over several rows
+    packer = lane([source], length=40)
+    pieces = [d for row in rows_of(packer) for d in row]
+    assert len(pieces) > 3
+    assert np.concatenate([p.tokens for p in pieces]).tolist() == PROCESSOR.encode(source.get(0, 0)).tokens.tolist()
+
+
+def test_documents_stay_apart_and_see_their_own_images():
+    source = Words("p", 8, longest=2, images=2)
+    rows = rows_of(lane([source], length=64))
+    batch = PROCESSOR.collate(rows, 64)
+    for b in range(len(rows)):
+        for d in batch.document[b].unique().tolist():
+            here = batch.document[b] == d
+            if d < 0:
+                assert (batch.labels[b][here] == IGNORE).all() and (batch.image_index[b][here] == -1).all()
+                continue
+            assert batch.positions[b][here].tolist() == list(range(int(here.sum())))
+            seen = [m for m in batch.image_index[b][here].unique().tolist() if m >= 0]
+            assert [batch.media_document[m].tolist() for m in seen] == [[b, d]] * 2
+            text = PROCESSOR.decode(batch.tokens[b][here].tolist())
+            index = int(text.split(".")[1].split()[0])
+            assert [int(batch.images[m].unique()) for m in seen] == [index * 3, index * 3 + 1]
+
+
+def test_a_question_is_never_parted_from_its_answer():
+    rows = rows_of(lane([Words("q", 10, longest=4, given=True), Words("t", 10)], length=48))
+    questions = [d for row in rows for d in row if b"q" in PROCESSOR.decode(d.tokens.tolist()).encode()]
+    assert len(questions) == 10 and all(d.tokens[0] == PROCESSOR.bos_id and d.tokens[-1] == PROCESSOR.eos_id for d in questions)
+
+
+def test_a_question_longer_than_a_row_loses_its_end_and_is_counted():
+    packer = lane([Words("q", 10, longest=20, given=True)], length=32)
+    counts = [packer.row()[1] for _ in range(40)]
+    long = sum(len(d) > 32 for d in whole(Words("q", 10, longest=20, given=True)))
+    assert sum(c.truncated for c in counts) == long > 0
+    assert sum(c.documents for c in counts) == 10
+
+
+def test_a_long_page_is_cut_before_an_image():
+    packer = lane([Words("p", 1, longest=1, images=6)], length=10, max_images=4)
+    first, second = rows_of(packer)
+    assert [len(d.media) for d in first] == [4] and [len(d.media) for d in second] == [2]
+    assert second[0].tokens[0] == PROCESSOR.image_id
+
+
+def test_bad_samples_are_counted_by_source_and_reason(caplog):
+    packer = lane([Rotten("r", 9, longest=1), Words("a", 3)], length=64)
+    counts = [packer.row()[1] for _ in range(10)]
+    skipped = sum((c.skipped for c in counts), Counter())
+    assert skipped == {("r", "rotten"): 3, ("r", "broken media"): 3}
+    assert sum((c.drawn for c in counts), Counter()) == {"r": 9, "a": 3}
+    assert len(caplog.records) == 2 and "r1" in caplog.text  # the first of each kind is named
+
+
+def test_nothing_to_learn_within_a_row():
+    packer = lane([Words("p", 2, longest=1, images=8, given=True), Words("a", 1)], length=64, max_images=3)
+    counts = packer.row()[1]
+    assert counts.skipped == {("p", "nothing to learn"): 2}
+
+
+def test_only_bad_samples_is_an_error_not_a_loop(monkeypatch):
+    monkeypatch.setattr("datasets.pack.MAX_BAD", 20)
+    source = Rotten("r", 3)
+    source.get = lambda epoch, index: Rotten.get(source, epoch, 1)
+    with pytest.raises(ValueError, match="20 samples in a row cannot be used, the last of source 'r': rotten: r1"):
+        lane([source], epochs=None).row()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 30), st.integers(1, 9), st.integers(20, 70))
+def test_a_lane_resumes_anywhere(steps, window, length):
+    sources = [Words("a", 9), Words("b", 5, images=1, longest=3), Words("q", 6, longest=4, given=True), Rotten("r", 5)]
+    options = {"epochs": None, "length": length, "window": window}
+    original = lane(sources, **options)
+    for _ in range(steps):
+        original.row()
+    resumed = lane(sources, state=original.state(), **options)
+    for _ in range(5):
+        (a, counts_a), (b, counts_b) = original.row(), resumed.row()
+        assert [d.tokens.tolist() for d in a] == [d.tokens.tolist() for d in b] and counts_a == counts_b
+    assert original.state() == resumed.state()

@@ -1,0 +1,105 @@
+"""The LightningModule: one training step of any stage.
+
+A step's loss is a function of the whole step (all ranks, all micro-batches) and so independent of how it was shared out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from datasets.loader import StepBatch
+from train.config import OptimConfig, StageConfig
+from train.optim import build_optimizer, build_schedule
+from train.parallel import gather_dicts, sum_over_ranks, world_size
+from vlm.losses import total_loss
+from vlm.model import VLM
+
+log = logging.getLogger(__name__)
+
+
+class NotFinite(RuntimeError):
+    """Too many steps in a row without a finite loss and gradient."""
+
+
+class VLMModule(LightningModule):
+    """`figures` holds the last step's numbers, summed over ranks, for the callbacks."""
+
+    def __init__(self, model: VLM, stage: StageConfig, optim: OptimConfig, steps: int) -> None:
+        super().__init__()
+        self.model, self.stage, self.optim, self.steps = model, stage, optim, steps
+        self.figures: dict[str, float] = {}
+        self.router_counts: Tensor | None = None  # [L, 2, E] of the last micro-batch, all ranks
+        self.data_state: dict[str, dict] | None = None  # this rank's lanes after the last whole step
+        self.epochs: dict[str, float] = {}
+        self.used_up = False  # no source has anything left, on any rank
+        self.bad_steps = self.bad_in_a_row = 0
+        self._sums = torch.zeros(3, dtype=torch.float64)  # of the step so far: nll, learnt tokens, tokens
+        self._skipped: dict[str, int] = {}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = build_optimizer(self.model, self.stage.train, self.optim, self.stage.lr or self.optim.lr)
+        schedule = build_schedule(optimizer, self.stage.schedule, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, dataloader_idx: int) -> StepBatch:
+        return dataclasses.replace(batch, batch=batch.batch.to(device, non_blocking=True))
+
+    def training_step(self, step: StepBatch, batch_idx: int) -> Tensor:
+        out = self.model(step.batch, with_logits=False)
+        counts = torch.zeros(1) if out.router is None else out.router.counts
+        sums = torch.tensor([step.step_learnt, step.counts.learnt, step.counts.tokens], dtype=torch.float64, device=out.nll.device)
+        nll, counts, (step_learnt, learnt, tokens) = sum_over_ranks(out.nll, counts, sums)
+        self._note(step, float(nll), float(learnt), float(tokens))
+        micro = self.stage.micro_batches  # Lightning divides the loss by it; the step's tokens are counted already
+        pairs = None if out.router is None else counts.sum(dim=1)
+        self.router_counts = None if out.router is None else counts
+        return total_loss(out.nll, step_learnt / micro, out.router, self.model.config.decoder, counts=pairs) * world_size()
+
+    def _note(self, step: StepBatch, nll: float, learnt: float, tokens: float) -> None:
+        self._sums += torch.tensor([nll, learnt, tokens], dtype=torch.float64)
+        for (source, reason), count in step.counts.skipped.items():
+            self._skipped[f"skipped/{source}/{reason}"] = self._skipped.get(f"skipped/{source}/{reason}", 0) + count
+        if step.last:
+            nll, learnt, tokens = self._sums.tolist()
+            self._sums.zero_()
+            self.data_state, self.epochs, self.used_up = step.state, step.epochs, tokens == 0
+            self.figures = {"loss": nll / max(1.0, learnt), "tokens": tokens, "learnt": learnt}
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip by the norm of the whole gradient; a step that is not finite, or has nothing to learn, is left out."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip))
+        self.figures["gradient_norm"] = norm
+        finite = torch.isfinite(torch.tensor([norm, self.figures["loss"]])).all()
+        if not finite or self.used_up:
+            for parameter in parameters:
+                parameter.grad = None  # AdamW passes over a parameter without gradient: weights and moments stay
+        self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
+        self.bad_steps += not finite
+        if not finite:
+            log.warning("step %d skipped: loss %g, gradient norm %g", self.global_step, self.figures["loss"], norm)
+        if self.bad_in_a_row >= self.optim.max_bad_steps:
+            raise NotFinite(
+                f"stage {self.stage.name!r} stopped at step {self.global_step}: {self.bad_in_a_row} steps in a row without a finite "
+                "loss and gradient; lower optim.lr, or look at the data"
+            )
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Samples this rank has left out so far, by source and reason."""
+        return dict(self._skipped)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["data_state"] = gather_dicts(self.data_state or {})
+        checkpoint["bad_steps"] = (self.bad_steps, self.bad_in_a_row)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.bad_steps, self.bad_in_a_row = checkpoint["bad_steps"]

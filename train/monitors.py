@@ -1,0 +1,236 @@
+"""What watches a stage: metrics on disk, held-out loss, checkpoints, the progress line, and a clean stop on a signal.
+
+The order of the callbacks is what makes a resumed run's `metrics.csv` equal to an uninterrupted one's: a step's rows are written
+first, then validation's, and only then a checkpoint, after which nothing more is written for that step.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from datasets.loader import StepBatch
+from train import checkpoint
+from train.config import StageConfig
+from train.module import VLMModule
+from train.parallel import sum_over_ranks, world_size
+from vlm.batch import Batch
+from vlm.model import VLM
+
+COLUMNS = ("stage", "step", "tokens", "name", "value")
+
+
+class MetricsLog:
+    """`metrics.csv` (tidy: one figure a row, nothing that depends on the clock) and TensorBoard events, on rank 0."""
+
+    def __init__(self, run_dir: Path, stage: str, start: int, order: list[str]) -> None:
+        self.path, self.stage = run_dir / "metrics.csv", stage
+        self._keep(start, order)
+        self.file = self.path.open("a", newline="")
+        self.rows = csv.writer(self.file)
+        self.board = SummaryWriter(str(run_dir / "tensorboard" / stage), purge_step=start + 1)
+
+    def _keep(self, start: int, order: list[str]) -> None:
+        """Drop what a killed run wrote after the checkpoint that we go on from, and a line it left unfinished."""
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [r for r in csv.reader(line for line in file if line.endswith("\n")) if len(r) == len(COLUMNS)][1:]
+        before = order[: order.index(self.stage)]
+        kept = [r for r in rows if r[0] in before or (r[0] == self.stage and int(r[1]) <= start)]
+        fresh = self.path.with_suffix(".new")
+        with fresh.open("w", newline="") as file:
+            csv.writer(file).writerows([COLUMNS, *kept])
+        os.replace(fresh, self.path)
+
+    def write(self, step: int, tokens: int, figures: Mapping[str, float], speed: Mapping[str, float] | None = None) -> None:
+        """`speed` goes to TensorBoard only: it differs from run to run."""
+        self.rows.writerows((self.stage, step, tokens, name, repr(float(value))) for name, value in figures.items())
+        self.file.flush()
+        for name, value in {**figures, **(speed or {})}.items():
+            self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self.board.close()
+
+
+@torch.no_grad()
+def held_out_loss(model: VLM, batches: list[Batch], device: torch.device) -> dict[str, float]:
+    """Mean loss of a learnt token with the image, with it blanked, and with no image at all."""
+    training = model.training
+    model.eval()
+    sums = {"loss": 0.0, "loss_blank": 0.0, "loss_blind": 0.0}
+    learnt = 0.0
+    for batch in (b.to(device) for b in batches):
+        for name, seen in zip(sums, (batch, batch.with_blank_images(), batch.without_images()), strict=True):
+            out = model(seen, with_logits=False)
+            sums[name] += float(out.nll)
+        learnt += float(out.learnt)
+    model.train(training)
+    return {f"valid/{name}": value / max(1.0, learnt) for name, value in sums.items()}
+
+
+def router_figures(counts: Tensor | None) -> Iterator[tuple[str, float]]:
+    """Each expert's share of a layer's pairs, over all tokens and over those that see an image or do not."""
+    if counts is None:
+        return
+    for layer, by_sight in enumerate(counts.cpu()):
+        views = {"": by_sight.sum(dim=0), "_blind": by_sight[0], "_seeing": by_sight[1]}
+        for suffix, pairs in views.items():
+            if pairs.sum() > 0:
+                for expert, share in enumerate((pairs / pairs.sum()).tolist()):
+                    yield f"router/layer{layer}/expert{expert}_share{suffix}", share
+
+
+def gate_figures(model: VLM) -> Iterator[tuple[str, float]]:
+    """tanh of every gate."""
+    for layer, block in model.fusion.items():
+        yield f"gate/layer{layer}/attention", math.tanh(float(block.attention_gate))
+        yield f"gate/layer{layer}/ffn", math.tanh(float(block.ffn_gate))
+
+
+class Monitor(Callback):
+    """All that happens between two steps, in one place because its order matters."""
+
+    def __init__(
+        self,
+        log: MetricsLog | None,
+        directory: Path,
+        stage: StageConfig,
+        *,
+        steps: int,
+        log_every: int,
+        checkpoint_every: int,
+        keep: int,
+        validate_every: int,
+        batches: list[Batch],
+    ) -> None:
+        self.metrics, self.directory, self.stage, self.steps = log, directory, stage, steps
+        self.log_every, self.checkpoint_every, self.keep = log_every, checkpoint_every, keep
+        self.validate_every, self.batches = validate_every, batches
+        self.validation: dict[str, float] = {}
+        self.interrupted: int | None = None  # signal that asked to stop
+        self.finished = False
+        self.progress = Progress(stage.name, steps, stage.rows * stage.length) if log is not None else None
+
+    def on_train_start(self, trainer: Trainer, module: VLMModule) -> None:
+        self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        if self.progress is not None:
+            self.progress.start(trainer.global_step)
+
+    def on_train_batch_end(self, trainer: Trainer, module: VLMModule, outputs: Any, batch: StepBatch, batch_idx: int) -> None:
+        if not batch.last:
+            return
+        step = trainer.global_step
+        stop = self._stop_asked(module)
+        self.finished = step >= self.steps or module.used_up
+        if step % self.log_every == 0 or self.finished:
+            self._log(trainer, module, step)
+        if self.batches and (step % self.validate_every == 0 or self.finished):
+            self._validate(module, step)
+        if step % self.checkpoint_every == 0 or self.finished or stop:
+            self._save(trainer, step)
+        if self.progress is not None:
+            self.progress.update(step, module.figures["loss"])
+        trainer.should_stop = self.finished or stop
+
+    def on_train_end(self, trainer: Trainer, module: VLMModule) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self.progress is not None:
+            self.progress.close()
+        if self.metrics is not None:
+            self.metrics.close()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.interrupted is not None:  # a second time: at once
+            raise KeyboardInterrupt
+        self.interrupted = number
+        print(f"\n{signal.Signals(number).name}: stopping after this step", file=sys.stderr, flush=True)
+
+    def _stop_asked(self, module: VLMModule) -> bool:
+        """The same answer on every rank, whichever got the signal."""
+        asked = torch.tensor(float(self.interrupted is not None), device=module.device)
+        return bool(sum_over_ranks(asked)[0] > 0) if world_size() > 1 else bool(asked)
+
+    def _log(self, trainer: Trainer, module: VLMModule, step: int) -> None:
+        if self.metrics is None:
+            return
+        figures = {f"train/{name}": value for name, value in module.figures.items()}
+        figures |= {f"lr/{group['name']}": group["lr"] for group in module.optimizers().param_groups}
+        figures |= {"train/skipped_steps": module.bad_steps, **{f"epochs/{k}": v for k, v in module.epochs.items()}, **module.skipped}
+        figures |= dict(router_figures(module.router_counts)) | dict(gate_figures(module.model))
+        speed = {"speed/tokens_per_second": self.progress.rate} if self.progress is not None else {}
+        self.metrics.write(step, self._tokens(step), figures, speed)
+
+    def _validate(self, module: VLMModule, step: int) -> None:
+        if self.metrics is not None:
+            self.validation = held_out_loss(module.model, self.batches, module.device)
+            self.metrics.write(step, self._tokens(step), self.validation)
+
+    def _save(self, trainer: Trainer, step: int) -> None:
+        trainer.save_checkpoint(checkpoint.path_of(self.directory, step))
+        if trainer.is_global_zero:
+            if self.finished:
+                (self.directory / "finished").write_text(json.dumps({"step": step, "budget": self.steps}))
+            checkpoint.prune(self.directory, self.keep)
+
+    def _tokens(self, step: int) -> int:
+        return step * self.stage.rows * self.stage.length
+
+
+class Progress:
+    """Stage, tokens, loss, tokens/s, time left: a bar on a terminal, otherwise a plain line every ten seconds."""
+
+    SECONDS = 10.0
+
+    def __init__(self, stage: str, steps: int, tokens_per_step: int) -> None:
+        self.stage, self.steps, self.tokens_per_step = stage, steps, tokens_per_step
+        self.bar: tqdm | None = None
+        self.rate = 0.0  # tokens/s since the start
+
+    def start(self, step: int) -> None:
+        self.first, self.began, self.printed = step, time.monotonic(), time.monotonic()
+        if sys.stderr.isatty():
+            self.bar = tqdm(
+                total=self.steps * self.tokens_per_step, initial=step * self.tokens_per_step,
+                desc=self.stage, unit="tok", unit_scale=True, dynamic_ncols=True,
+            )  # fmt: skip
+
+    def update(self, step: int, loss: float) -> None:
+        now = time.monotonic()
+        tokens = step * self.tokens_per_step
+        self.rate = (step - self.first) * self.tokens_per_step / max(1e-9, now - self.began)
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            self.bar.update(tokens - self.bar.n)
+        elif now - self.printed > self.SECONDS or step == self.steps:
+            self.printed = now
+            left = (self.steps - step) * self.tokens_per_step / max(1e-9, self.rate)
+            say(f"{self.stage}: {tokens:,} tokens ({step}/{self.steps}), loss {loss:.3f}, {self.rate:,.0f} tokens/s, {left:.0f} s left")
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def say(line: str) -> None:
+    """One line of progress to standard error, so that standard output stays the command's result."""
+    print(line, file=sys.stderr, flush=True)
+

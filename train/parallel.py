@@ -1,0 +1,57 @@
+"""Several processes: how they are found, and the few sums the loss needs over all of them.
+
+The mathematics is that of one process with the whole batch: cross-entropy is divided by the learnt tokens of all ranks, and
+the load-balance loss uses the load of all ranks. Each rank's loss is its part of that sum times the number of ranks, because
+Lightning's DDP averages gradients.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch import Tensor
+
+from train.config import RunConfig
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def sum_over_ranks(*values: Tensor) -> list[Tensor]:
+    """Each value summed over all ranks, in one message, in float64 (counts stay exact)."""
+    if not is_distributed():
+        return list(values)
+    flat = torch.cat([v.detach().reshape(-1).double() for v in values])
+    dist.all_reduce(flat)
+    parts = flat.split([v.numel() for v in values])
+    return [part.view_as(v).to(v.dtype) for part, v in zip(parts, values, strict=True)]
+
+
+def gather_dicts(mine: dict[str, Any]) -> dict[str, Any]:
+    """The union of every rank's dictionary."""
+    if not is_distributed():
+        return mine
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, mine)
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def trainer_devices(run: RunConfig) -> dict[str, Any]:
+    """Lightning's arguments for where to run: what torchrun or Slurm launched, else `run.devices`."""
+    launched = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
+    on_gpu = run.accelerator == "gpu" or (run.accelerator == "auto" and torch.cuda.is_available())
+    devices: int = run.devices or launched or (torch.cuda.device_count() if on_gpu else 1)
+    nodes = int(os.environ["WORLD_SIZE"]) // launched if launched else run.num_nodes
+    strategy: str | Strategy = "auto"
+    if devices * nodes > 1:
+        strategy = DDPStrategy(process_group_backend=None if on_gpu else "gloo", gradient_as_bucket_view=True)
+    return {"accelerator": "gpu" if on_gpu else "cpu", "devices": devices, "num_nodes": nodes, "strategy": strategy}
