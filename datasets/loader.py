@@ -125,7 +125,7 @@ class _Lanes(IterableDataset):
         except ValueError as error:
             if info is None:
                 raise
-            yield error  # DataLoader would bury its one line in a traceback
+            yield error  # given on as it is: DataLoader would bury its one line in a traceback
 
     def _lane(self, lane: int, reported: set[tuple[str, str]]) -> Lane:
         return Lane(self.mixture, self.processor, lane=lane, state=self.state.get(lane), reported=reported, **self.options)
@@ -170,7 +170,7 @@ def _as_is(part: Any) -> Any:
 
 def _raised(part: _Part | ValueError) -> _Part:
     if isinstance(part, ValueError):
-        raise part
+        raise ValueError(str(part))  # a new one: `part` would be in a cycle with this frame, and workers then close late
     return part
 
 

@@ -48,9 +48,8 @@ class ShardWriter:
         if self._in_shard and (self._in_shard == self.max_samples or self._bytes + size > self.max_bytes):
             self._finish()
         if not self._tar:
-            self._tar = TarWriter(
-                str(self._path(len(self.shards)).with_suffix(".part")), user="root", group="root", mtime=0, encoder=False
-            )
+            part = self._path(len(self.shards)).with_suffix(".part")
+            self._tar = TarWriter(str(part), user="root", group="root", mtime=0, encoder=False)
         slug = re.sub(r"[^A-Za-z0-9_-]+", "_", sample.key)[:60]  # a dot would end the key, a slash would make a folder
         self._tar.write({"__key__": f"{self.samples:08d}_{slug}", **members})
         self.samples, self._in_shard, self._bytes = self.samples + 1, self._in_shard + 1, self._bytes + size

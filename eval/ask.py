@@ -20,6 +20,7 @@ from eval.evaluate import device_of, inference
 from eval.hallucination import read_signals
 from eval.hallucination.marking import Marking, word_doubts
 from vlm import prompt
+from vlm.model import VLM
 from vlm.processor import Processor
 from vlm.sample import Image, Sample
 
@@ -27,10 +28,11 @@ UNDERLINE, RESET = "\x1b[4;33m", "\x1b[0m"
 
 
 def answer(
-    model: torch.nn.Module, processor: Processor, question: Sample, marking: Marking | None, max_new_tokens: int = 200
+    model: VLM, processor: Processor, question: Sample, marking: Marking | None, max_new_tokens: int = 200
 ) -> Iterator[tuple[str, bool]]:
     """Yield (word with the blanks before it, is it doubtful) as the model writes."""
-    tokens, shown = [], 0
+    tokens: list[int] = []
+    shown = 0
     with inference(model):
         batch = processor([question]).to(device_of(model))
         for token, _ in model.stream(batch, max_new_tokens=max_new_tokens, stop_ids=(processor.eos_id,)):
@@ -44,7 +46,7 @@ def answer(
 
 
 def _marked(
-    model: torch.nn.Module, processor: Processor, question: Sample, tokens: list[int], marking: Marking | None, shown: int
+    model: VLM, processor: Processor, question: Sample, tokens: list[int], marking: Marking | None, shown: int
 ) -> Iterator[tuple[str, bool]]:
     """The words behind the first `shown` characters."""
     if marking is None:
@@ -53,7 +55,7 @@ def _marked(
     signals = read_signals(model, processor, [question], [tokens])[0]
     spans = [(max(0, a - shown), max(0, b - shown)) for a, b in signals.spans]
     for word, doubt in word_doubts(signals.text[shown:], spans, marking.detector(signals)):
-        yield word, doubt >= marking.threshold
+        yield word, marking.doubtful(word, doubt)
 
 
 def mark(word: str, doubtful: bool, colour: bool) -> str:
@@ -82,7 +84,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = cli.parser(
-        "eval.ask", "Ask a model about pictures; doubtful words are marked.", 'python -m eval.ask --checkpoint runs/vlm chart.png "which bar is highest?" --reason'
+        "eval.ask",
+        "Ask a model about pictures; doubtful words are marked.",
+        'python -m eval.ask --checkpoint runs/vlm chart.png "which bar is highest?" --reason',
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="RUN", help="run or model directory")
     parser.add_argument("images", type=Path, nargs="*", metavar="IMAGE")

@@ -4,16 +4,16 @@ well its own doubts find what is wrong in its rationales. `train.fit` ends with 
     OUT/summary.json  records.jsonl     direct answers, with the picture
     OUT/blank/        records.jsonl     the same with every picture blanked
     OUT/reason/       records.jsonl     rationale first, on the first `cot_count` items; tokens.jsonl: doubts and gold labels
-    OUT/gallery/      gallery.json      every n-th of these, unselected, with pictures and attention maps for the report
+    OUT/gallery/      gallery.json      some of these, unselected, with pictures and attention maps, for the report
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from datasets.charts.profile import Profile, make_profile
 from datasets.charts.steps import judged_spans
@@ -21,11 +21,12 @@ from eval import stats
 from eval.evaluate import accuracy, collect, device_of, evaluate, inference, split_by
 from eval.faithfulness import step_correctness
 from eval.hallucination import DETECTORS, POSITION, TokenSignals, judge_detectors, label_tokens, read_signals
-from eval.prompting import Arm, sample
+from eval.prompting import DIRECT, Arm, sample
 from eval.store import write_atomically, write_json
 from eval.tasks import Item
 from eval.tasks.charts import COUNT, SEED, TABLES, TASK, items, table_items
 from vlm.look import attention_maps
+from vlm.model import VLM
 from vlm.processor import Processor
 
 REASON = Arm("single")
@@ -33,7 +34,7 @@ GALLERY = 24
 
 
 def evaluate_charts(
-    model: torch.nn.Module,
+    model: VLM,
     processor: Processor,
     out: Path,
     *,
@@ -46,10 +47,10 @@ def evaluate_charts(
 ) -> dict:
     """The whole suite; writes under `out` and returns the summary. Records of another checkpoint are replaced."""
     out, charts = Path(out), items(seed, count, profile)
-    options = {"batch_size": batch_size, "replace": replace}
-    direct = collect(model, processor, TASK, charts, out, **options)
-    blank = collect(model, processor, TASK, charts, out / "blank", arm=Arm(blank=True), **options)
-    reasoned = collect(model, processor, TASK, charts[:cot_count], out / "reason", arm=REASON, **options)
+    ask = partial(collect, model, processor, TASK, batch_size=batch_size, replace=replace)
+    direct = ask(charts, out)
+    blank = ask(charts, out / "blank", arm=Arm(blank=True))
+    reasoned = ask(charts[:cot_count], out / "reason", arm=REASON)
     signals, labels = _signals(model, processor, charts[: len(reasoned)], reasoned)
     hallucination = judge_detectors(signals, labels, [r["image"] for r in reasoned])
     summary = {"task": TASK.name, "profile": make_profile(profile).name, "seed": seed}
@@ -63,7 +64,7 @@ def evaluate_charts(
 
 
 def evaluate_tables(
-    model: torch.nn.Module,
+    model: VLM,
     processor: Processor,
     out: Path,
     *,
@@ -98,12 +99,12 @@ def _chain_of_thought(direct: Sequence[dict], reasoned: Sequence[dict], charts: 
 
 
 def _paired(a: Sequence[dict], b: Sequence[dict]) -> stats.Figure:
-    scores, images = [[record["score"] for record in records] for records in (a, b)], [record["image"] for record in a]
-    return stats.paired_difference(*scores, images, variant="paired difference of relaxed accuracy")
+    first, second = ([record["score"] for record in records] for records in (a, b))
+    return stats.paired_difference(first, second, [r["image"] for r in a], variant="paired difference of relaxed accuracy")
 
 
 def _signals(
-    model: torch.nn.Module, processor: Processor, charts: Sequence[Item], reasoned: Sequence[dict]
+    model: VLM, processor: Processor, charts: Sequence[Item], reasoned: Sequence[dict]
 ) -> tuple[list[TokenSignals], list[list[bool | None]]]:
     """Signals of each token the model wrote, and gold labels of those inside a checkable part of its rationale."""
     prompts = [sample(item, REASON) for item in charts]
@@ -131,7 +132,7 @@ def _write_tokens(path: Path, reasoned: Sequence[dict], signals: Sequence[TokenS
 
 
 def _write_gallery(
-    model: torch.nn.Module,
+    model: VLM,
     processor: Processor,
     folder: Path,
     charts: Sequence[Item],
@@ -141,19 +142,25 @@ def _write_gallery(
     hallucination: Mapping,
 ) -> None:
     direct, blank, reasoned = arms
-    picked = range(0, len(reasoned), max(1, len(reasoned) // GALLERY))[:GALLERY]
+    step = max(1, len(reasoned) // GALLERY)
+    picked = [i * step + i % step for i in range(min(GALLERY, len(reasoned)))]  # shifted, as chart types take turns by five
     if not picked:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with inference(model):
-        prompts = processor([sample(charts[i], Arm()) for i in picked])
+        prompts = processor([sample(charts[i], DIRECT) for i in picked])
         maps = attention_maps(model, prompts.to(device_of(model))).float().cpu()
     detector, rows = DETECTORS.get(hallucination["detector"]), []
     for i, looked in zip(picked, maps, strict=True):
         doubt = [None] * len(labels[i]) if detector is None else [round(float(x), 3) for x in detector(signals[i])]
         tokens = [list(entry) for entry in zip(_pieces(signals[i]), doubt, labels[i], strict=True)]
         (folder / f"{i}.png").write_bytes(charts[i].pictures()[0])
-        row = {"image": f"{i}.png", "question": charts[i].question, "gold": charts[i].references[0], **charts[i].tags}
+        row: dict[str, Any] = {
+            "image": f"{i}.png",
+            "question": charts[i].question,
+            "gold": charts[i].references[0],
+            **charts[i].tags,
+        }
         row |= {"answer": direct[i]["prediction"], "score": direct[i]["score"], "blank": blank[i]["prediction"]}
         row |= {"reasoned": reasoned[i]["prediction"], "reasoned_score": reasoned[i]["score"], "tokens": tokens}
         rows.append(row | {"map": [[round(float(x), 5) for x in line] for line in looked]})

@@ -22,7 +22,8 @@ Curves = Mapping[str, Mapping[str, Curve]]  # stage → name → curve, both in 
 
 def read_curves(run_dir: Path) -> Curves:
     """Empty when there is no file; a last line that a kill left unfinished is left out."""
-    path, stages = Path(run_dir) / "metrics.csv", {}
+    path = Path(run_dir) / "metrics.csv"
+    stages: dict[str, dict[str, Curve]] = {}
     if not path.is_file():
         return stages
     with open(path, encoding="utf-8", newline="") as file:
@@ -40,7 +41,7 @@ def read_curves(run_dir: Path) -> Curves:
 
 def last_values(curves: Curves, prefix: str) -> dict[str, float]:
     """The last value of every name that begins with `prefix`, over all stages; the prefix is cut off."""
-    found = {}
+    found: dict[str, float] = {}
     for names in curves.values():
         found |= {name.removeprefix(prefix): curve.values[-1] for name, curve in names.items() if name.startswith(prefix)}
     return found

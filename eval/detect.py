@@ -24,12 +24,15 @@ QUESTION = "Describe the chart."
 def table(signals: TokenSignals, marking: Marking | None) -> str:
     """One line a token."""
     doubts = {name: detector(signals) for name, detector in DETECTORS.items()}
-    doubtful = [False] * len(signals.tokens) if marking is None else marking.detector(signals) >= marking.threshold
+    doubt = [None] * len(signals.tokens) if marking is None else marking.detector(signals)
     lines = [f"{'token':<20}{'log p':>9}{'PMI':>9}" + "".join(f"{name:>11}" for name in doubts)]
     for i, (a, b) in enumerate(signals.spans):
-        piece = cli.printable(repr(signals.text[a:b])[1:-1])
-        numbers = f"{signals.logprob[i]:>9.3f}{signals.pmi[i]:>9.3f}" + "".join(f"{doubt[i]:>11.3f}" for doubt in doubts.values())
-        lines.append(f"{piece[:19]:<20}{numbers}{'  ?' if doubtful[i] else ''}")
+        piece = signals.text[a:b]
+        mark = "  ?" if marking is not None and marking.doubtful(piece, doubt[i]) else ""
+        numbers = f"{signals.logprob[i]:>9.3f}{signals.pmi[i]:>9.3f}" + "".join(
+            f"{values[i]:>11.3f}" for values in doubts.values()
+        )
+        lines.append(f"{cli.printable(repr(piece)[1:-1])[:19]:<20}{numbers}{mark}")
     return "\n".join(lines)
 
 
@@ -46,7 +49,7 @@ def main() -> None:
     if marking is None:
         print("(no token is marked: the run has no chart evaluation that chose a detector and threshold)")
     else:
-        print(f"(? = doubtful: {marking.detector.name} at or above {marking.threshold:.3f})")
+        print(f"(? = doubtful: {marking.detector.name} above {marking.threshold:.3f})")
 
 
 def _arguments() -> argparse.Namespace:

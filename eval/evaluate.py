@@ -6,14 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from eval import metrics, stats
 from eval.cli import Progress
-from eval.prompting import Arm, parse, sample
+from eval.prompting import DIRECT, Arm, parse, sample
 from eval.store import RecordStore, write_json
 from eval.tasks import Item, Task, digest
+from vlm.model import VLM
 from vlm.processor import Encoded, Processor
 from vlm.sample import Text
 
@@ -21,13 +23,13 @@ WINDOW = 32  # batches sorted by prompt length at a time: little padding, and re
 
 
 def evaluate(
-    model: torch.nn.Module,
+    model: VLM,
     processor: Processor,
     task: Task,
     items: Sequence[Item],
     out: Path,
     *,
-    arm: Arm = Arm(),
+    arm: Arm = DIRECT,
     shard: tuple[int, int] = (0, 1),
     batch_size: int = 128,
     replace: bool = False,
@@ -41,13 +43,13 @@ def evaluate(
 
 
 def collect(
-    model: torch.nn.Module,
+    model: VLM,
     processor: Processor,
     task: Task,
     items: Sequence[Item],
     out: Path,
     *,
-    arm: Arm = Arm(),
+    arm: Arm = DIRECT,
     shard: tuple[int, int] = (0, 1),
     batch_size: int = 128,
     replace: bool = False,
@@ -57,7 +59,7 @@ def collect(
     `shard` (i, n): answer every n-th item from the i-th on; the result holds whatever all shards have done so far.
     Raises `ValueError` when `out` holds records of another checkpoint or other settings, unless these are to be `replace`d.
     """
-    settings = {"checkpoint": fingerprint(model), "task": task.name, "metric": metrics.get(task.metric).label}
+    settings: dict[str, Any] = {"checkpoint": fingerprint(model), "task": task.name, "metric": metrics.get(task.metric).label}
     settings |= {"cot": arm.cot, "blank": arm.blank, "max_new_tokens": arm.max_new_tokens(task.max_new_tokens)}
     store = RecordStore(out, settings, shard, replace=replace)
     mine = items[shard[0] :: shard[1]]
@@ -72,7 +74,7 @@ def collect(
 
 
 def _answer(
-    model: torch.nn.Module, processor: Processor, task: Task, items: Sequence[Item], arm: Arm, digests: dict[str, str]
+    model: VLM, processor: Processor, task: Task, items: Sequence[Item], arm: Arm, digests: dict[str, str]
 ) -> list[dict]:
     batch = processor.collate([[_encode(processor, item, arm)] for item in items]).to(device_of(model))
     batch = batch.with_blank_images() if arm.blank else batch
@@ -83,7 +85,12 @@ def _answer(
     for item, tokens, logprobs in zip(items, generated.tokens, generated.logprobs, strict=True):
         output = processor.decode(tokens)
         parsed = parse(output, arm)
-        record = {"id": item.id, "input": digests[item.id], "question": item.question, "references": list(item.references)}
+        record: dict[str, Any] = {
+            "id": item.id,
+            "input": digests[item.id],
+            "question": item.question,
+            "references": list(item.references),
+        }
         record |= {"output": output, "rationale": parsed.rationale, "prediction": parsed.answer}
         record["score"] = 0.0 if parsed.answer is None else metric.score(parsed.answer, item.references, {})
         record |= {"image": item.group, **item.tags, "logprob": round(sum(logprobs), 3), "tokens": list(tokens)}
@@ -105,7 +112,7 @@ def summarize(task: Task, records: Sequence[dict]) -> dict:
     for tag in task.by:
         groups = split_by(records, tag)
         summary[f"by_{tag}"] = {name: accuracy(task, rows) for name, rows in groups.items()}
-        if tag == task.mean_of:
+        if tag == task.mean_of and len(groups) > 1:
             share = {name: len(records) / (len(groups) * len(rows)) for name, rows in groups.items()}
             weighted = [record["score"] * share[record[tag]] for record in records]
             summary[f"mean_of_{tag}s"] = stats.mean(weighted, [r["image"] for r in records], variant=metric.variant)
@@ -140,7 +147,7 @@ def _input_digest(item: Item, arm: Arm) -> str:
     return digest(*texts, *item.pictures(), *item.references)
 
 
-def fingerprint(model: torch.nn.Module) -> str:
+def fingerprint(model: VLM) -> str:
     """A hash of the weights: up to 4,096 values of each tensor, evenly spread."""
     parts: list[str | bytes] = []
     for name, tensor in sorted(model.state_dict().items()):
@@ -150,12 +157,12 @@ def fingerprint(model: torch.nn.Module) -> str:
     return digest(*parts)
 
 
-def device_of(model: torch.nn.Module) -> torch.device:
+def device_of(model: VLM) -> torch.device:
     return next(model.parameters()).device
 
 
 @contextmanager
-def inference(model: torch.nn.Module) -> Iterator[None]:
+def inference(model: VLM) -> Iterator[None]:
     """Evaluation mode without gradients; the mode before is restored."""
     before = model.training
     model.eval()

@@ -30,6 +30,9 @@ class Arm:
         return answer_tokens + (RATIONALE_TOKENS if self.cot == "single" else 0)
 
 
+DIRECT = Arm()
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """`answer` is `None` when the output does not parse; a missing answer is counted, never guessed."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TextIO
 
 from eval import cli, metrics, stats
 
@@ -55,6 +56,10 @@ def score_rows(metric: metrics.Metric, rows: Iterable[dict]) -> Iterator[dict]:
         yield {**row, "score": metric.score(row["prediction"], references(row), row)}
 
 
+def _source(name: str) -> AbstractContextManager[TextIO]:
+    return nullcontext(sys.stdin) if name == "-" else open(name, encoding="utf-8")
+
+
 def main() -> None:
     parser = cli.parser(
         "eval.score",
@@ -66,8 +71,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="scored rows (default: standard output)")
     args = parser.parse_args()
     metric = metrics.get(args.metric)
-    source = nullcontext(sys.stdin) if args.cases == "-" else open(args.cases, encoding="utf-8")
-    with source as lines, open(args.out, "w", encoding="utf-8") if args.out else nullcontext(sys.stdout) as out:
+    with _source(args.cases) as lines, open(args.out, "w", encoding="utf-8") if args.out else nullcontext(sys.stdout) as out:
         scores, groups = [], []
         for row in score_rows(metric, read_rows(lines, args.cases)):
             out.write(json.dumps(row, ensure_ascii=False) + "\n")

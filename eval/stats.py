@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95
@@ -24,16 +25,17 @@ def figure(value: float, interval: Sequence[float] | None, n: int, variant: str)
     return {"value": float(value) if np.isfinite(value) else None, "interval": bounds, "n": int(n), "variant": variant}
 
 
-def share(values: Sequence[float], groups: Sequence[Hashable] | None = None, *, variant: str) -> Figure:
+def share(values: ArrayLike, groups: Sequence[Hashable] | None = None, *, variant: str) -> Figure:
     """Mean of 0/1 values with its Wilson interval."""
-    values = np.asarray(values, dtype=float)
-    if not len(values):
+    hits = np.asarray(values, dtype=float)
+    if not len(hits):
         return figure(np.nan, None, 0, variant)
-    p, n = values.mean(), len(values) / _design_effect(values, groups)
+    p, n = hits.mean(), len(hits) / _design_effect(hits, groups)
     z = stats.norm.ppf(0.5 + LEVEL / 2)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return figure(p, (max(0.0, centre - half), min(1.0, centre + half)), len(values), variant)
+    low, high = (0.0 if p == 0 else centre - half), (1.0 if p == 1 else centre + half)
+    return figure(p, (low, high), len(hits), variant)
 
 
 def _design_effect(values: np.ndarray, groups: Sequence[Hashable] | None) -> float:
@@ -48,12 +50,12 @@ def _design_effect(values: np.ndarray, groups: Sequence[Hashable] | None) -> flo
     return max(1.0, clustered / (variance / len(values)))
 
 
-def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None, *, variant: str, seed: int = 0) -> Figure:
+def mean(values: ArrayLike, groups: Sequence[Hashable] | None = None, *, variant: str, seed: int = 0) -> Figure:
     """Mean of any values: Wilson when all are 0 or 1, else a bootstrap over groups."""
-    values = np.asarray(values, dtype=float)
-    if np.isin(values, (0.0, 1.0)).all():
-        return share(values, groups, variant=variant)
-    return figure(values.mean(), _mean_interval(values, groups, seed), len(values), variant)
+    scores = np.asarray(values, dtype=float)
+    if np.isin(scores, (0.0, 1.0)).all():
+        return share(scores, groups, variant=variant)
+    return figure(scores.mean(), _mean_interval(scores, groups, seed), len(scores), variant)
 
 
 def paired_difference(
@@ -79,37 +81,35 @@ def _mean_interval(values: np.ndarray, groups: Sequence[Hashable] | None, seed: 
     return _percentiles(draws @ sums / (draws @ sizes))
 
 
-def auroc(scores: Sequence[float], labels: Sequence[bool], weights: np.ndarray | None = None) -> float:
-    """P(score of a positive > score of a negative), ties a half; nan unless both classes occur.
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """P(score of a positive > score of a negative), ties a half; nan unless both classes occur."""
+    return float(weighted_auroc(scores, labels, np.ones((1, len(np.asarray(scores)))))[0])
 
-    `weights` [R, N] are resampling counts: then the result is an array [R].
-    """
-    scores, labels = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
-    order = np.argsort(scores, kind="stable")
-    single = weights is None
-    weights = np.ones((1, len(scores))) if single else weights
-    positive, negative = (weights * labels)[:, order], (weights * ~labels)[:, order]
-    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0) if len(scores) else np.array([0])
-    if len(scores):
-        positive, negative = (np.add.reduceat(w, starts, axis=1) for w in (positive, negative))
-    below = np.cumsum(negative, axis=1) - negative / 2
-    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+
+def weighted_auroc(scores: ArrayLike, labels: ArrayLike, weights: np.ndarray) -> np.ndarray:
+    """AUROC [R] of R resamples; `weights` [R, N] says how often each value occurs in each."""
+    order = np.argsort(np.asarray(scores, dtype=float), kind="stable")
+    ranked, positive = np.asarray(scores, dtype=float)[order], np.asarray(labels, dtype=bool)[order]
+    if not len(order):
+        return np.full(len(weights), np.nan)
+    starts = np.flatnonzero(np.append(True, np.diff(ranked) != 0))
+    hits, misses = (np.add.reduceat(weights[:, order] * part, starts, axis=1) for part in (positive, ~positive))
+    below = np.cumsum(misses, axis=1) - misses / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        result = (positive * below).sum(axis=1) / pairs
-    return float(result[0]) if single else result
+        return (hits * below).sum(axis=1) / (hits.sum(axis=1) * misses.sum(axis=1))
 
 
 def auroc_figure(
-    scores: Sequence[float], labels: Sequence[bool], groups: Sequence[Hashable] | None = None, *, variant: str, seed: int = 0
+    scores: ArrayLike, labels: ArrayLike, groups: Sequence[Hashable] | None = None, *, variant: str, seed: int = 0
 ) -> Figure:
     """AUROC with a bootstrap interval over groups."""
-    value = auroc(scores, labels)
+    value, count = auroc(scores, labels), len(np.asarray(labels))
     if not np.isfinite(value):
-        return figure(np.nan, None, len(labels), variant)
-    index = _group_index(groups, len(labels))
+        return figure(np.nan, None, count, variant)
+    index = _group_index(groups, count)
     chunks = np.array_split(_draws(index.max() + 1, seed), 20)  # 50 resamples at once bound the memory
-    resampled = np.concatenate([auroc(scores, labels, chunk[:, index]) for chunk in chunks])
-    return figure(value, _percentiles(resampled[np.isfinite(resampled)]), len(labels), variant)
+    resampled = np.concatenate([weighted_auroc(scores, labels, chunk[:, index]) for chunk in chunks])
+    return figure(value, _percentiles(resampled[np.isfinite(resampled)]), count, variant)
 
 
 def _group_index(groups: Sequence[Hashable] | None, n: int) -> np.ndarray:

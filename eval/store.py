@@ -32,12 +32,13 @@ class RecordStore:
         self.records = self._load()
 
     def _load(self) -> dict[str, dict]:
-        return {r["id"]: r for path in sorted(self.directory.glob("records*.jsonl")) for r in _read(path)}
+        return {r["id"]: r for path in sorted(self.directory.glob("records*.jsonl")) for r in read_records(path)}
 
     def _check_settings(self, replace: bool) -> None:
         path = self.directory / "settings.json"
         if not path.exists():
-            return write_json(path, self.settings)
+            write_json(path, self.settings)
+            return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:
@@ -64,7 +65,7 @@ class RecordStore:
         self.records.update((record["id"], record) for record in records)
 
     def finish(self, keys: Iterable[str]) -> list[dict]:
-        """The records of `keys`, other shards' included, in that order; when none is missing `records.jsonl` takes this order."""
+        """The records of `keys`, other shards' too, in that order; when none is missing `records.jsonl` takes this order."""
         keys, self.records = list(keys), self._load()
         found = [self.records[key] for key in keys if key in self.records]
         if len(found) == len(keys):
@@ -98,7 +99,7 @@ def _drop_torn_line(path: Path) -> None:
         file.truncate(data.rfind(b"\n") + 1)
 
 
-def _read(path: Path) -> list[dict]:
+def read_records(path: Path) -> list[dict]:
     """Whole lines only: another process may be writing its last one."""
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):

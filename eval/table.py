@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.curves import last_values, read_curves
@@ -21,7 +21,9 @@ def format_run(run_dir: Path) -> str:
 
 def read_tables(run_dir: Path, stages: list[str]) -> dict[str, dict]:
     """Summaries of the text decoder's evaluations, `RUN/eval/tables-STAGE`, by stage in the stages' order."""
-    found = {path.name.removeprefix("tables-"): read_summary(path) for path in sorted((Path(run_dir) / "eval").glob("tables-*"))}
+    found = {
+        path.name.removeprefix("tables-"): read_summary(path) for path in sorted((Path(run_dir) / "eval").glob("tables-*"))
+    }
     order = [stage for stage in stages if stage in found] + [stage for stage in found if stage not in stages]
     return {stage: found[stage] for stage in order if found[stage]}
 
@@ -39,7 +41,7 @@ def format_summary(
     router: Mapping[str, float] | None = None,
     gates: Mapping[str, float] | None = None,
 ) -> str:
-    """`summary` of `evaluate_charts`; `tables`: those of `evaluate_tables` by stage; `router` and `gates`: last values by name."""
+    """`summary`: of `evaluate_charts`; `tables`: of `evaluate_tables`, by stage; `router`, `gates`: last values by name."""
     parts = [_charts(summary), _reasoning(summary), _tables(tables or {}), _router(router or {}), _gates(gates or {})]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -59,7 +61,7 @@ def auroc_text(figure: Figure) -> str:
     return f"{figure['value']:.3f}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
 
 
-def _rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _rows(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (header, *rows)]
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
@@ -73,15 +75,19 @@ def _charts(summary: Mapping) -> list[str]:
         blank = summary[f"by_{tag}_blank"]
         rows += [(k, share_text(f), share_text(blank.get(k)), str(f["n"])) for k, f in summary[f"by_{tag}"].items()]
     header = ("held-out charts", "with image", "blanked", "questions")
-    return _rows(header, rows) + [f"(relaxed_accuracy:{summary['accuracy']['variant']}, 95 % intervals)"]
+    return [*_rows(header, rows), f"(relaxed_accuracy:{summary['accuracy']['variant']}, 95 % intervals)"]
 
 
 def _reasoning(summary: Mapping) -> list[str]:
     if "chain_of_thought" not in summary:
         return []
     cot, found = summary["chain_of_thought"], summary["hallucination"]
-    lines = [f"rationale first     {share_text(cot['single'])}  (directly, same {cot['single']['n']}: {share_text(cot['direct'])})"]
-    lines += [f"steps that agree    {share_text(cot['steps_correct'])}  with the table, of {cot['steps_correct']['n']} checkable"]
+    lines = [
+        f"rationale first     {share_text(cot['single'])}  (directly, same {cot['single']['n']}: {share_text(cot['direct'])})"
+    ]
+    lines += [
+        f"steps that agree    {share_text(cot['steps_correct'])}  with the table, of {cot['steps_correct']['n']} checkable"
+    ]
     lines += [f"without an answer   {share_text(cot['unparsed_single'])}"]
     lines += [f"detection AUROC     {name:<9} {auroc_text(figure)}" for name, figure in found["auroc"].items()]
     return [*lines, f"wrong tokens        {share_text(found['base_rate'])}  of {found['base_rate']['n']} judged (base rate)"]

@@ -30,7 +30,7 @@ from train.parallel import trainer_devices
 from train.results import evaluate_run, evaluate_stage
 from train.run_dir import RunDirectory
 from vlm.load import build_processor, load_weights
-from vlm.model import VLM
+from vlm.model import GROUPS, VLM
 from vlm.processor import Processor
 from vlm.sample import Text
 
@@ -162,9 +162,22 @@ def _model(config: Config, processor: Processor, init_from: str | None) -> VLM:
     torch.manual_seed(config.run.seed)
     model = VLM(config.model)
     if init_from is not None:
-        source, _ = vlm.load(init_from)
-        load_weights(model, source.state_dict(), init_from)
+        _take_groups(model, vlm.load(init_from)[0], init_from)
     return model
+
+
+def _take_groups(model: VLM, source: VLM, name: str) -> None:
+    """Start from another model, group by group: one whose shapes differ stays new, and that is said."""
+    reasons = {}
+    for group in GROUPS:
+        try:
+            load_weights(model.group(group), source.group(group).state_dict(), f"{name} ({group})")
+        except ValueError as error:
+            reasons[group] = str(error)
+    if len(reasons) == len(GROUPS):
+        raise ValueError(reasons["decoder"])
+    for group, reason in reasons.items():
+        say(f"{group} starts anew: {reason}")
 
 
 def main(argv: list[str] | None = None) -> None:

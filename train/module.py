@@ -55,7 +55,7 @@ class VLMModule(LightningModule):
         counts = torch.zeros(1) if out.router is None else out.router.counts
         sums = torch.tensor([step.step_learnt, step.counts.learnt, step.counts.tokens], dtype=torch.float64, device=out.nll.device)
         nll, counts, (step_learnt, learnt, tokens) = sum_over_ranks(out.nll, counts, sums)
-        self._note(step, float(nll), float(learnt), float(tokens))
+        self._note(step, float(nll.detach()), float(learnt), float(tokens))
         micro = self.stage.micro_batches  # Lightning divides the loss by it; the step's tokens are counted already
         pairs = None if out.router is None else counts.sum(dim=1)
         self.router_counts = None if out.router is None else counts

@@ -30,6 +30,7 @@ class Asker:
     spec: ChartSpec
     draw: Draw
     kind: str
+    truth: bool  # the answer wanted of a yes/no question, tossed before one is looked for
 
     @property
     def printed(self) -> bool:
@@ -41,9 +42,9 @@ class Asker:
         if view is not None:
             words, side = view.words, 0 if high else 1
             fields = {
-                "p": view.prefix, "noun": view.noun, "adj": words.adjective, "size": words.size, "u": self.unit,
-                "more": words.comparative[side], "most": words.superlative[side], "above": ("above", "below")[side],
-                "what": self.what(view), **fields,
+                "p": view.prefix, "noun": view.noun, "adj": words.adjective, "u": self.unit,
+                "size": "value" if self.printed else words.size, "what": self.what(view), "more": words.comparative[side],
+                "most": words.superlative[side], "above": ("above", "below")[side], **fields,
             }  # fmt: skip
         text = phrase(form, self.draw.integer(0, count - 1), fields)
         return Question(self.kind, form, text, answer, "; ".join(steps))

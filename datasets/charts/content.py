@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from datasets.charts.profile import Profile
 from datasets.charts.rng import Draw
 from datasets.charts.table import POSITIONS, Table
@@ -19,6 +21,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 SHAPES = {"rising": 0.28, "falling": 0.28, "flat": 0.16, "mixed": 0.28}
 PIE_PARTS = 10
+RESTARTS = 300  # of a set of lines, before it is called impossible
 
 
 def sight_table(type_: str, profile: Profile, draw: Draw) -> Table:
@@ -43,13 +46,13 @@ def sight_table(type_: str, profile: Profile, draw: Draw) -> Table:
 def parts(total: int, count: int, draw: Draw) -> tuple[int, ...]:
     """`total` split into `count` positive whole parts, all splits alike."""
     cuts = sorted(draw.some(range(1, total), count - 1))
-    return tuple(b - a for a, b in zip([0, *cuts], [*cuts, total], strict=True))
+    return tuple(b - a for a, b in pairwise([0, *cuts, total]))
 
 
 def separate_curves(rows: int, columns: int, top: int, draw: Draw) -> tuple[tuple[int, ...], ...]:
     """Lines of balanced trends, no two through the same point, so that no mark hides another."""
     curves: list[tuple[int, ...]] = []
-    while len(curves) < rows:
+    for _ in range(RESTARTS):
         shape = draw.weighted(SHAPES)
         for _ in range(200):  # the trend is kept and its values redrawn, so that rejection does not tilt the balance
             new = curve(shape, columns, top, draw)
@@ -58,7 +61,11 @@ def separate_curves(rows: int, columns: int, top: int, draw: Draw) -> tuple[tupl
                 break
         else:
             curves.clear()
-    return tuple(curves)
+        if len(curves) == rows:
+            return tuple(curves)
+    raise ValueError(
+        f"{rows} lines of {columns} points do not keep apart on {top} levels: fewer lines or points, or a larger top"
+    )
 
 
 def curve(shape: str, columns: int, top: int, draw: Draw) -> tuple[int, ...]:
@@ -76,7 +83,7 @@ def curve(shape: str, columns: int, top: int, draw: Draw) -> tuple[int, ...]:
 
 def trend(values) -> str:
     """`rising` and `falling` may pause but never turn; `flat` never moves; all else is `mixed`."""
-    steps = [b - a for a, b in zip(values, values[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(values)]
     if not any(steps):
         return "flat"
     if all(step >= 0 for step in steps):

@@ -6,30 +6,13 @@ from fractions import Fraction
 
 from datasets.charts.asker import UNANSWERABLE, Asker, Question
 from datasets.charts.content import SHAPES, trend
+from datasets.charts.form_parts import any_view, pair_of, sign, view_of
 from datasets.charts.table import POSITIONS, facts, row_fact
-from datasets.charts.view import View, pick_view
-
-
-def _view(q: Asker, least: int = 1) -> View | None:
-    return pick_view(q.spec.table, q.printed, q.draw, least)
-
-
-def _pair(q: Asker, accept) -> tuple[View, int, int] | None:
-    """A view and two of its marks, in an order that `accept(first value, second value)` agrees to."""
-    view = _view(q, 2)
-    if view is None:
-        return None
-    count = len(view.labels)
-    pairs = [(i, j) for i in range(count) for j in range(count) if i != j and accept(view.values[i], view.values[j])]
-    return (view, *q.draw.pick(pairs)) if pairs else None
-
-
-def _sign(first: int, second: int) -> str:
-    return ">" if first > second else "<"
+from datasets.charts.view import View
 
 
 def value(q: Asker) -> Question | None:
-    view = _view(q)
+    view = any_view(q)
     i = q.draw.integer(0, len(view.labels) - 1)
     steps = view.facts((i,))
     if view.row is not None:
@@ -38,9 +21,8 @@ def value(q: Asker) -> Question | None:
 
 
 def label_value(q: Asker) -> Question | None:
-    view = _view(q, 2)
-    marks = [] if view is None else [i for i, v in enumerate(view.values) if view.unique(v)]
-    if not marks:
+    view = view_of(q, 2)
+    if view is None or not (marks := [i for i, v in enumerate(view.values) if view.unique(v)]):
         return None
     i = q.draw.pick(marks)
     steps = [*view.facts(), f"{view.number(view.values[i])} is {view.labels[i]}"]
@@ -67,6 +49,8 @@ def label_next(q: Asker) -> Question | None:
     if (sides := _sides(q)) is None:
         return None
     view, count = View(q.spec.table, q.printed), len(q.spec.table.categories)
+    if count < 2:
+        return None
     i, backwards = q.draw.integer(1, count - 1), q.draw.chance(0.5)
     answer, named = (i - 1, i) if backwards else (i, i - 1)
     steps = [*view.facts(), f"{POSITIONS[named]} is {view.labels[named]}", f"{POSITIONS[answer]} is {view.labels[answer]}"]
@@ -75,7 +59,7 @@ def label_next(q: Asker) -> Question | None:
 
 
 def _most(q: Asker, high: bool) -> tuple[View, int] | None:
-    view = _view(q, 2)
+    view = view_of(q, 2)
     if view is None:
         return None
     most = (max if high else min)(view.values)
@@ -95,14 +79,11 @@ def extremum(q: Asker) -> Question | None:
 
 
 def compare(q: Asker) -> Question | None:
-    if (found := _pair(q, lambda a, b: a != b)) is None:
+    if (pair := pair_of(q, lambda a, b: a != b)) is None:
         return None
-    view, i, j = found
-    high = q.draw.chance(0.5)
-    first, second = view.values[i], view.values[j]
-    answer = view.labels[i if (first > second) == high else j]
-    steps = [*view.facts((i, j)), f"{view.number(first)} {_sign(first, second)} {view.number(second)}"]
-    return q.ask("compare", answer, steps, view, high, a=view.name(view.labels[i]), b=view.name(view.labels[j]))
+    high, view, (first, second) = q.draw.chance(0.5), pair.view, pair.values
+    answer = view.labels[pair.i if (first > second) == high else pair.j]
+    return q.ask("compare", answer, [*pair.facts(), pair.compared()], view, high, a=pair.a, b=pair.b)
 
 
 def count(q: Asker) -> Question | None:
@@ -119,7 +100,7 @@ def count(q: Asker) -> Question | None:
 
 def count_beyond(q: Asker) -> Question | None:
     """How many exceed a threshold: the count is drawn first, then a threshold that gives it."""
-    view = _view(q, 2)
+    view = view_of(q, 2)
     if view is None:
         return None
     high, values = q.draw.chance(0.5), view.values
@@ -145,16 +126,15 @@ def _add(view: View, values) -> str:
 
 
 def sum_two(q: Asker) -> Question | None:
-    if (found := _pair(q, lambda a, b: True)) is None:
+    if (pair := pair_of(q, lambda a, b: True)) is None:
         return None
-    view, i, j = found
-    values = view.values[i], view.values[j]
-    names = {"a": view.name(view.labels[i]), "b": view.name(view.labels[j])}
-    return q.ask("sum", view.number(sum(values)), [*view.facts((i, j)), _add(view, values)], view, **names)
+    view = pair.view
+    steps = [*pair.facts(), _add(view, pair.values)]
+    return q.ask("sum", view.number(sum(pair.values)), steps, view, a=pair.a, b=pair.b)
 
 
 def total(q: Asker) -> Question | None:
-    view = _view(q, 3)
+    view = view_of(q, 3)
     if view is None or q.spec.type == "pie":
         return None
     return q.ask("total", view.number(sum(view.values)), [*view.facts(), _add(view, view.values)], view)
@@ -162,25 +142,23 @@ def total(q: Asker) -> Question | None:
 
 def difference(q: Asker) -> Question | None:
     high = q.draw.chance(0.5)
-    if (found := _pair(q, lambda a, b: a > b if high else a < b)) is None:
+    if (pair := pair_of(q, lambda a, b: a > b if high else a < b)) is None:
         return None
-    view, i, j = found
-    large, small = sorted((view.values[i], view.values[j]), reverse=True)
+    view, (large, small) = pair.view, sorted(pair.values, reverse=True)
     answer = view.number(large - small)
-    steps = [*view.facts((i, j)), f"{view.number(large)} - {view.number(small)} = {answer}"]
-    return q.ask("difference", answer, steps, view, high, a=view.name(view.labels[i]), b=view.name(view.labels[j]))
+    steps = [*pair.facts(), f"{view.number(large)} - {view.number(small)} = {answer}"]
+    return q.ask("difference", answer, steps, view, high, a=pair.a, b=pair.b)
 
 
 def ratio(q: Asker) -> Question | None:
     """A whole number where values are whole and small; to one decimal where they are printed."""
-    if (found := _pair(q, lambda a, b: a > b > 0 and (q.printed or a % b == 0))) is None:
+    if (pair := pair_of(q, lambda a, b: a > b > 0 and (q.printed or a % b == 0))) is None:
         return None
-    view, i, j = found
-    share = Fraction(view.values[i], view.values[j])
+    view, (first, second) = pair.view, pair.values
+    share = Fraction(first, second)
     answer = f"{float(round(share, 1)):.1f}" if q.printed else str(share)
-    steps = [*view.facts((i, j)), f"{view.number(view.values[i])} / {view.number(view.values[j])} = {answer}"]
-    rounded = " to one decimal" if q.printed else ""
-    return q.ask("ratio", answer, steps, view, a=view.name(view.labels[i]), b=view.name(view.labels[j]), r=rounded)
+    steps = [*pair.facts(), f"{view.number(first)} / {view.number(second)} = {answer}"]
+    return q.ask("ratio", answer, steps, view, a=pair.a, b=pair.b, r=" to one decimal" if q.printed else "")
 
 
 def _mean_steps(view: View, values) -> list[str]:
@@ -189,16 +167,14 @@ def _mean_steps(view: View, values) -> list[str]:
 
 
 def average(q: Asker) -> Question | None:
-    if (found := _pair(q, lambda a, b: (a + b) % 2 == 0)) is None:
+    if (pair := pair_of(q, lambda a, b: (a + b) % 2 == 0)) is None:
         return None
-    view, i, j = found
-    values = view.values[i], view.values[j]
-    names = {"a": view.name(view.labels[i]), "b": view.name(view.labels[j])}
-    return q.ask("average", view.number(sum(values) // 2), [*view.facts((i, j)), *_mean_steps(view, values)], view, **names)
+    view, answer = pair.view, pair.view.number(sum(pair.values) // 2)
+    return q.ask("average", answer, [*pair.facts(), *_mean_steps(view, pair.values)], view, a=pair.a, b=pair.b)
 
 
 def mean(q: Asker) -> Question | None:
-    view = _view(q, 3)
+    view = view_of(q, 3)
     if view is None or sum(view.values) % len(view.values) or q.spec.type == "pie":
         return None
     answer = view.number(sum(view.values) // len(view.values))
@@ -212,73 +188,72 @@ def _line_name(q: Asker, row: int) -> str:
 
 def trend_of(q: Asker) -> Question | None:
     table = q.spec.table
+    if table.type != "line":
+        return None
     row = q.draw.integer(0, len(table.series) - 1)
     answer = trend(table.values[row])
     return q.ask("trend", answer, [row_fact(table, row), f"{table.series[row]} {answer}"], a=_line_name(q, row))
 
 
+def _yes(truth: bool) -> str:
+    return "yes" if truth else "no"
+
+
 def yes_more(q: Asker) -> Question | None:
-    truth, high = q.draw.chance(0.5), q.draw.chance(0.5)
-    if (found := _pair(q, lambda a, b: a != b and ((a > b) == high) == truth)) is None:
+    truth, high = q.truth, q.draw.chance(0.5)
+    if (pair := pair_of(q, lambda a, b: a != b and ((a > b) == high) == truth)) is None:
         return None
-    view, i, j = found
-    first, second = view.values[i], view.values[j]
-    steps = [*view.facts((i, j)), f"{view.number(first)} {_sign(first, second)} {view.number(second)}"]
-    names = {"a": view.name(view.labels[i]), "b": view.name(view.labels[j])}
-    return q.ask("yes_more", "yes" if truth else "no", steps, view, high, **names)
+    return q.ask("yes_more", _yes(truth), [*pair.facts(), pair.compared()], pair.view, high, a=pair.a, b=pair.b)
 
 
 def yes_beyond(q: Asker) -> Question | None:
     """The threshold is drawn near the middle of the axis before the mark, so that it says nothing about the answer."""
-    truth, high = q.draw.chance(0.5), q.draw.chance(0.5)
+    truth, high = q.truth, q.draw.chance(0.5)
     limits = _limits(q)
-    limit = limits[(len(limits) - 1) // 2 + q.draw.integer(-1, 1)] if q.spec.type != "pie" else q.draw.integer(2, 4) * _pie_step(q)
-    view = _view(q)
+    middle = 2 if q.spec.type == "pie" else (len(limits) - 1) // 2  # few slices take more than half
+    limit = limits[middle + q.draw.integer(-1, 1)]
+    view = any_view(q)
     marks = [i for i, v in enumerate(view.values) if v != limit and ((v > limit) == high) == truth]
     if not marks:
         return None
     i = q.draw.pick(marks)
     value_ = view.values[i]
-    steps = [*view.facts((i,)), f"{view.number(value_)} {_sign(value_, limit)} {view.number(limit)}"]
+    steps = [*view.facts((i,)), f"{view.number(value_)} {sign(value_, limit)} {view.number(limit)}"]
     return q.ask(
-        "yes_beyond", "yes" if truth else "no", steps, view, high, a=view.name(view.labels[i]), v=q.amount(view, limit)
+        "yes_beyond", _yes(truth), steps, view, high, a=view.name(view.labels[i]), v=q.amount(view, limit)
     )  # fmt: skip
 
 
-def _pie_step(q: Asker) -> int:
-    return sum(q.spec.table.values[0]) // 10
-
-
 def yes_most(q: Asker) -> Question | None:
-    truth, high = q.draw.chance(0.5), q.draw.chance(0.5)
+    truth, high = q.truth, q.draw.chance(0.5)
     if (found := _most(q, high)) is None:
         return None
     view, most = found
     i = most if truth else q.draw.pick([i for i in range(len(view.labels)) if i != most])
     steps = [*view.facts(), _most_step(view, most, high)]
-    return q.ask("yes_most", "yes" if truth else "no", steps, view, high, a=view.name(view.labels[i]))
+    return q.ask("yes_most", _yes(truth), steps, view, high, a=view.name(view.labels[i]))
 
 
 def yes_there(q: Asker) -> Question | None:
-    truth, table = q.draw.chance(0.5), q.spec.table
+    truth, table = q.truth, q.spec.table
     mark = q.draw.pick(table.marks) if truth else _absent(q)
     article = "an" if mark[0] in "aeiou" else "a"
     one = mark if q.printed else f"{article} {mark} {View(table, False).words.item}"
     steps = [*facts(table), f"{mark} is there" if truth else f"no {mark}"]
-    return q.ask("yes_there", "yes" if truth else "no", steps, one=one)
+    return q.ask("yes_there", _yes(truth), steps, one=one)
 
 
 def yes_trend(q: Asker) -> Question | None:
     table = q.spec.table
     if table.type != "line":
         return None
-    asked, truth = q.draw.weighted(SHAPES), q.draw.chance(0.5)
+    asked, truth = q.draw.weighted(SHAPES), q.truth
     rows = [row for row, values in enumerate(table.values) if (trend(values) == asked) == truth]
     if not rows:
         return None
     row = q.draw.pick(rows)
     steps = [row_fact(table, row), f"{table.series[row]} {trend(table.values[row])}"]
-    return q.ask("yes_trend", "yes" if truth else "no", steps, a=_line_name(q, row), trend=asked)
+    return q.ask("yes_trend", _yes(truth), steps, a=_line_name(q, row), trend=asked)
 
 
 def _absent(q: Asker) -> str:

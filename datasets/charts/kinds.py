@@ -1,5 +1,8 @@
-"""The chart types and the words in which each is talked about. A further type (stacked, area, scatter) is one entry here, a way
-to draw it in `draw.py` and, where its tables are special, a way to fill it in `content.py`."""
+"""The chart types and the words in which each is talked about.
+
+A further type (stacked, area, scatter) is one entry here, a way to draw it in `draw.RENDERERS` and, where its tables are
+special, a way to fill it in `content.py` and `printed.py`.
+"""
 
 from __future__ import annotations
 
@@ -34,5 +37,6 @@ CHART_TYPES: dict[str, Words] = {
 }
 MULTI_SERIES = frozenset(name for name, words in CHART_TYPES.items() if words.group)
 QUESTION_KINDS = (
-    "value", "label", "extremum", "compare", "count", "sum", "difference", "ratio", "average", "trend", "yes_no", "unanswerable",
+    "value", "label", "extremum", "compare", "count", "sum", "difference", "ratio", "average", "trend", "yes_no",
+    "unanswerable",
 )  # fmt: skip

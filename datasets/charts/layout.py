@@ -6,8 +6,13 @@ Coordinates are pixels of the final picture; a box (left, top, right, bottom) in
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from datasets.charts.spec import ChartSpec
+from datasets.charts.style import Colour
+from datasets.charts.text import Printed
+
+if TYPE_CHECKING:  # a specification is accepted only once its layout has room
+    from datasets.charts.spec import ChartSpec
 
 Box = tuple[int, int, int, int]
 
@@ -20,14 +25,16 @@ class Layout:
     plot: Box
     tick: int = 2
     grid_every: int = 2  # ticks
-    texts: list = field(default_factory=list)
-    swatches: list = field(default_factory=list)
+    texts: list[Printed] = field(default_factory=list)
+    swatches: list[tuple[Box, Colour]] = field(default_factory=list)
 
     def at(self, value: float) -> int:
         """Pixel of `value` along the value axis (x of horizontal bars, y of all others)."""
         left, top, right, bottom = self.plot
         share = value / self.spec.style.axis_top
-        return round(left + share * (right - left)) if self.spec.type == "horizontal_bar" else round(bottom - share * (bottom - top))
+        if self.spec.type == "horizontal_bar":
+            return round(left + share * (right - left))
+        return round(bottom - share * (bottom - top))
 
     def slot(self, column: int) -> tuple[float, float]:
         """Start and length of a category's share of its axis."""

@@ -1,7 +1,7 @@
 """Wordings of the questions. `sight` uses the first three of each form, `read` all of them.
 
-Fields: {p} where in the chart, {a} {b} marks, {noun} mark, {adj} high, {more}/{most} in the question's direction, {size} height,
-{what} colour or label, {v} a number with its unit, {u} the unit asked for, {ord} {side} a place.
+Fields: {p} where in the chart, {a} {b} marks, {noun} mark, {adj} high, {more}/{most} in the question's direction, {size}
+height, {what} colour or label, {v} a number with its unit, {u} the unit asked for, {ord} {side} a place.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     "extremum": (
         "{p}which {noun} is {most}?", "{p}which is the {most} {noun}?", "{p}what is the {what} of the {most} {noun}?",
         "{p}which {noun} is the {most} of all?",
-    ),
-    "extremum_value": (
-        "{p}how {adj} is the {most} {noun}{u}?", "{p}what is the {size} of the {most} {noun}{u}?",
     ),
     "compare": (
         "{p}which is {more}: {a} or {b}?", "{p}of {a} and {b}, which is {more}?", "{p}is {a} or {b} {more}?",
@@ -67,15 +64,21 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     ),
     "trend": (
         "What is the trend of {a}: rising, falling, flat or mixed?", "Is {a} rising, falling, flat or mixed?",
-        "How does {a} run: rising, falling, flat or mixed?", "Does {a} go up, down, stay or turn: rising, falling, flat or mixed?",
+        "How does {a} run: rising, falling, flat or mixed?",
+        "Does {a} go up, down, stay or turn: rising, falling, flat or mixed?",
     ),
     "yes_more": (
-        "{p}is {a} {more} than {b}?", "{p}does {a} come out {more} than {b}?", "{p}would you say {a} is {more} than {b}?",
+        "{p}is {a} {more} than {b}?", "{p}does {a} come out {more} than {b}?",
+        "{p}would you say {a} is {more} than {b}?",
         "{p}yes or no: {a} is {more} than {b}.",
     ),
-    "yes_beyond": ("{p}is {a} {more} than {v}?", "{p}is the {size} of {a} {above} {v}?", "{p}yes or no: {a} is {more} than {v}."),
+    "yes_beyond": (
+        "{p}is {a} {more} than {v}?", "{p}is the {size} of {a} {above} {v}?", "{p}yes or no: {a} is {more} than {v}.",
+    ),
     "yes_most": ("{p}is {a} the {most}?", "{p}is {a} the {most} {noun}?", "{p}is it true that {a} is the {most}?"),
-    "yes_there": ("Is there {one} in the chart?", "Does the chart show {one}?", "Can you see {one}?", "Is {one} part of this chart?"),
+    "yes_there": (
+        "Is there {one} in the chart?", "Does the chart show {one}?", "Can you see {one}?", "Is {one} part of this chart?",
+    ),
     "yes_trend": ("Is {a} {trend}?", "Is it true that {a} is {trend}?", "Would you call {a} {trend}?"),
 }  # fmt: skip
 

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from datasets.charts.layout import Box, Layout
-from datasets.charts.spec import ChartSpec
+from datasets.charts.style import Colour
 from datasets.charts.text import Printed, text_width
 
+if TYPE_CHECKING:
+    from datasets.charts.spec import ChartSpec
+
 GAP = 3  # pixels between neighbouring things
+LEAST_PLOT, LEAST_BAR, LEAST_STEP = 34, 3, 2.5  # pixels: sides of the plot, width of a bar, half the distance of two ticks
 
 
 def printed_layout(spec: ChartSpec) -> Layout:
     """Layout with all texts and legend swatches placed."""
-    style, texts, swatches = spec.style, [], []
+    style = spec.style
+    texts: list[Printed] = []
+    swatches: list[tuple[Box, Colour]] = []
     m = style.margin
     box = [m, m, style.width - 1 - m, style.height - 1 - m]  # what is left; each step below takes its share
     _title(spec, box, texts)
     _legend(spec, box, texts, swatches)
     if spec.type == "pie":
         return _pie(spec, box, texts, swatches)
+    if style.axis_names:
+        _axis_names(spec, box, texts)
     upright = _axis_room(spec, box)
-    layout = Layout(spec, tuple(round(side) for side in box), 2, 1, texts, swatches)
+    left, top, right, bottom = (round(side) for side in box)
+    layout = Layout(spec, (left, top, right, bottom), 2, 1, texts, swatches)
     _tick_texts(layout)
     _category_texts(layout, upright)
     if style.value_labels:
         _bar_numbers(layout)
     return layout
+
+
+def has_room(spec: ChartSpec) -> bool:
+    """Do the texts leave a plot whose marks can be told apart and read off?"""
+    layout = printed_layout(spec)
+    left, top, right, bottom = layout.plot
+    if min(right - left, bottom - top) < LEAST_PLOT:
+        return False
+    if spec.type == "pie":
+        return True
+    half_step = abs(layout.at(spec.style.axis_top) - layout.at(0)) * spec.style.axis_step / spec.style.axis_top / 2
+    bar = layout.slot(0)[1] * spec.style.bar_fill / len(spec.table.values)
+    return half_step >= LEAST_STEP and (spec.type == "line" or bar >= LEAST_BAR)
 
 
 def _put(spec: ChartSpec, text: str, x: float, y: float, anchor: str = "mm", size: int = 0, rotated: bool = False) -> Printed:
@@ -41,7 +64,7 @@ def _title(spec: ChartSpec, box: list, texts: list) -> None:
 
 def _legend(spec: ChartSpec, box: list, texts: list, swatches: list) -> None:
     """A column at the right, or rows above or below the plot, each row filled before the next."""
-    style, size, names = spec.style, spec.style.font_size, spec.table.marks
+    style, size, names = spec.style, spec.style.font_size, _legend_names(spec)
     if not style.legend:
         return
     widths = [size + GAP + text_width(name, size) + 2 * GAP for name in names]
@@ -62,6 +85,14 @@ def _legend(spec: ChartSpec, box: list, texts: list, swatches: list) -> None:
         texts.append(_put(spec, name, x + size, y + size / 2, "lm"))
 
 
+def _legend_names(spec: ChartSpec) -> tuple[str, ...]:
+    """The marks; with their numbers in a pie that has none around it."""
+    table = spec.table
+    if spec.type != "pie" or spec.style.value_labels:
+        return table.marks
+    return tuple(f"{name} {table.number.text(value)}" for name, value in zip(table.marks, table.values[0], strict=True))
+
+
 def _per_row(widths: list[float], room: float) -> int:
     return max(1, min(len(widths), int(room / max(widths))))
 
@@ -69,6 +100,8 @@ def _per_row(widths: list[float], room: float) -> int:
 def _pie(spec: ChartSpec, box: list, texts: list, swatches: list) -> Layout:
     """The circle, its numbers around it."""
     style, table = spec.style, spec.table
+    if not style.value_labels:
+        return Layout(spec, (round(box[0]), round(box[1]), round(box[2]), round(box[3])), 2, 1, texts, swatches)
     labels = [table.number.text(v) for v in table.values[0]]
     across, down = max(text_width(label, style.font_size) for label in labels) + GAP, style.font_size + GAP
     inner: Box = (round(box[0] + across), round(box[1] + down), round(box[2] - across), round(box[3] - down))
@@ -82,6 +115,17 @@ def _pie(spec: ChartSpec, box: list, texts: list, swatches: list) -> Layout:
         texts.append(_put(spec, label, x + reach[0], y + reach[1]))
         angle += turn
     return layout
+
+
+def _axis_names(spec: ChartSpec, box: list, texts: list) -> None:
+    """Along the left and the lower edge."""
+    size, across = spec.style.font_size, spec.type == "horizontal_bar"
+    upright, lying = (spec.x_name, spec.y_name) if across else (spec.y_name, spec.x_name)
+    middle = (box[1] + box[3]) / 2 - text_width(upright, size) / 2
+    texts.append(_put(spec, upright, box[0] + size / 2, middle, rotated=True))
+    texts.append(_put(spec, lying, (box[0] + box[2]) / 2, box[3] - size / 2))
+    box[0] += size + GAP
+    box[3] -= size + GAP
 
 
 def _ticks(spec: ChartSpec) -> list[int]:
@@ -111,11 +155,11 @@ def _tick_texts(layout: Layout) -> None:
     number = spec.table.number
     if spec.type == "horizontal_bar":
         widest = max(text_width(number.text(v), size) for v in ticks)
-        every = max(1, math.ceil((widest + 2) * (len(ticks) - 1) / (right - left)))
+        every = max(1, math.ceil((widest + 2) * (len(ticks) - 1) / max(1, right - left)))
         for value in ticks[::every]:
             layout.texts.append(_put(spec, number.text(value), layout.at(value), bottom + GAP + size / 2))
         return
-    every = max(1, math.ceil(size * (len(ticks) - 1) / (bottom - layout.plot[1])))
+    every = max(1, math.ceil((size + 1) * (len(ticks) - 1) / max(1, bottom - layout.plot[1])))
     for value in ticks[::every]:
         layout.texts.append(_put(spec, number.text(value), left - GAP - 1, layout.at(value), "rm"))
 

@@ -1,22 +1,24 @@
 """Charts with printed names and numbers: what they are about, their tables and their looks.
 
-Every value can be read exactly: it is printed at its mark, or it lies on a tick (with a grid: on a tick or half-way between two).
+Every value can be read exactly: it is printed at its mark, or it lies on a tick (with a grid: or half-way between two).
 Lengths of texts are only estimated here; `print_layout` measures them.
 """
 
 from __future__ import annotations
 
 import colorsys
+from functools import lru_cache
 
 from datasets.charts.content import parts, separate_curves
 from datasets.charts.kinds import MULTI_SERIES
 from datasets.charts.profile import Profile
 from datasets.charts.rng import Draw
 from datasets.charts.style import Colour, Style, canvas_size
-from datasets.charts.table import Table
+from datasets.charts.table import NumberFormat, Table
 from datasets.charts.vocabulary import MEASURES, ORDERED, PIE_SCALES, SORTS, Scale
 
 LETTER = 0.56  # mean width of a letter as a share of the font size
+LEGENDS = ("top", "bottom", "right")
 PALETTE: tuple[Colour, ...] = (
     (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (227, 119, 194), (70, 70, 70),
 )  # fmt: skip
@@ -25,10 +27,10 @@ PALETTE: tuple[Colour, ...] = (
 def printed_chart(type_: str, profile: Profile, draw: Draw) -> tuple[Table, str, str, Style, tuple[str, ...]]:
     """Table, names of the axes, looks, and all names of the sort that the chart's marks are of."""
     width, height = canvas_size(profile, draw)
-    font_size = max(9, round(min(width, height) / 14))
+    font_size = max(9, round(min(width, height) / 16))
     letters = int(0.3 * (width if type_ in ("horizontal_bar", "pie") else height) / (LETTER * font_size))
     sort, categories = _names(type_ == "line", _columns(type_, profile, draw), letters, draw)
-    series_sort, series = ("", ())
+    series_sort, series = "", tuple[str, ...]()
     if type_ in MULTI_SERIES:
         rows = draw.integer(*(profile.lines if type_ == "line" else profile.group_series))
         series_sort, series = _names(False, rows, 8, draw, avoid=sort)
@@ -37,11 +39,13 @@ def printed_chart(type_: str, profile: Profile, draw: Draw) -> tuple[Table, str,
     grid, labels = draw.chance(profile.grid_share) or len(series) > 2, type_ != "line" and draw.chance(0.5)
     scale = draw.pick(MEASURES[measure])
     ticks, step = draw.integer(4, 6), draw.pick(scale.steps)
+    if scale.number.suffix == "%":
+        ticks = min(ticks, 100 * 10**scale.number.decimals // step)
     labels = labels and _label_fits(type_, scale, step * ticks, len(categories) * max(1, len(series)), width, height, font_size)
     shape = (max(1, len(series)), len(categories))
     if type_ == "pie":
-        number, values, ticks, step, labels = *_slices(len(categories), draw), 10, 10, True
-        step *= 10**number.decimals
+        number, values = _slices(len(categories), draw)
+        ticks, step, labels = 10, 10 * 10**number.decimals, min(width, height) >= 150 and draw.chance(0.7)
     else:
         number, values = scale.number, _values(type_, shape, ticks, step, grid, labels, draw)
     table = Table(type_, categories, series, values, number, title if draw.chance(profile.title_share) else measure)
@@ -50,7 +54,8 @@ def printed_chart(type_: str, profile: Profile, draw: Draw) -> tuple[Table, str,
 
 
 def _columns(type_: str, profile: Profile, draw: Draw) -> int:
-    return draw.integer(*{"line": profile.points, "grouped_bar": profile.groups, "pie": profile.slices}.get(type_, profile.bars))
+    ranges = {"line": profile.points, "grouped_bar": profile.groups, "pie": profile.slices}
+    return draw.integer(*ranges.get(type_, profile.bars))
 
 
 def _pool(sort: str) -> tuple[str, ...]:
@@ -63,9 +68,14 @@ def _names(ordered: bool, count: int, letters: int, draw: Draw, avoid: str = "")
         sort = draw.pick([name for name, all_ in ORDERED.items() if len(all_) > count])
         start = draw.integer(0, len(ORDERED[sort]) - count)
         return sort, ORDERED[sort][start : start + count]
-    fitting = {sort: [n for n in names if len(n) <= max(5, letters)] for sort, names in SORTS.items() if sort != avoid}
-    sort = draw.pick([sort for sort, names in fitting.items() if len(names) >= count])
+    fitting = _no_longer(max(5, letters))
+    sort = draw.pick([sort for sort, names in fitting.items() if len(names) >= count and sort != avoid])
     return sort, tuple(draw.some(fitting[sort], count))
+
+
+@lru_cache(maxsize=64)
+def _no_longer(letters: int) -> dict[str, tuple[str, ...]]:
+    return {sort: tuple(name for name in names if len(name) <= letters) for sort, names in SORTS.items()}
 
 
 def _title(measure: str, sort: str, series_sort: str, letters: int, draw: Draw) -> str:
@@ -97,7 +107,7 @@ def _values(type_: str, shape, ticks: int, step: int, grid: bool, labels: bool, 
     return tuple(tuple(draw.integer(low, high) * unit for _ in range(columns)) for _ in range(rows))
 
 
-def _slices(count: int, draw: Draw):
+def _slices(count: int, draw: Draw) -> tuple[NumberFormat, tuple[tuple[int, ...], ...]]:
     """Shares of a pie in percent, none under 7 so that each has room for its number."""
     number = draw.pick(PIE_SCALES)
     unit, least = 10**number.decimals, 7
@@ -110,21 +120,41 @@ def _colours(count: int, dark: bool, draw: Draw) -> tuple[Colour, ...]:
         return tuple(draw.some(PALETTE[: 7 if dark else 8], count))
     start, light, full = draw.uniform(0, 1), draw.uniform(0.45, 0.6), draw.uniform(0.5, 0.9)
     hues = [(start + i / count) % 1 for i in range(count)]
-    return tuple(tuple(round(255 * c) for c in colorsys.hls_to_rgb(hue, light, full)) for hue in hues)
+    return tuple(_rgb(hue, light, full) for hue in hues)
+
+
+def _rgb(hue: float, light: float, full: float) -> Colour:
+    red, green, blue = (round(255 * c) for c in colorsys.hls_to_rgb(hue, light, full))
+    return red, green, blue
 
 
 def _style(table: Table, size, axis, grid: bool, labels: bool, profile: Profile, draw: Draw) -> Style:
     width, height, font_size = size
     dark = draw.chance(0.12)
-    paper, ink = (draw.integer(20, 45), draw.integer(210, 245)) if dark else (draw.integer(243, 255), draw.integer(10, 70))
-    each = table.type == "pie" or bool(table.series) or draw.chance(0.3)
-    legend = "" if table.single and table.type != "pie" else draw.pick(("top", "bottom", "right") if width >= 170 else ("top", "bottom"))
+    paper, ink = (draw.integer(20, 45), draw.integer(210, 245)) if dark else (draw.integer(243, 255), draw.integer(10, 55))
+    pie = table.type == "pie"
+    each = pie or bool(table.series) or draw.chance(0.3)
+    places = ("right",) if pie and width > 1.15 * height else LEGENDS[:2] if pie or labels or width < 170 else LEGENDS
+    legend = draw.pick(places) if table.series or pie else ""
     grey = paper + 35 if dark else paper - 35
     return Style(
-        width=width, height=height, background=(paper,) * 3, ink=(ink,) * 3,
-        colours=_colours(len(table.marks) if each else 1, dark, draw), axis_top=axis[0], axis_step=axis[1],
-        grid=(grey,) * 3 if grid else None, bar_fill=draw.uniform(0.55, 0.85), line_width=max(1, round(min(width, height) / 80)),
-        marker=draw.pick(("circle", "square")), outline=draw.chance(0.2), value_labels=labels, legend=legend, font_size=font_size,
-        start_angle=draw.uniform(0, 360) if profile.turn_pie else 0.0, hole=draw.uniform(0.3, 0.5) if draw.chance(0.25) else 0.0,
+        width=width,
+        height=height,
+        background=(paper,) * 3,
+        ink=(ink,) * 3,
+        colours=_colours(len(table.marks) if each else 1, dark, draw),
+        axis_top=axis[0],
+        axis_step=axis[1],
+        grid=(grey,) * 3 if grid else None,
+        bar_fill=draw.uniform(0.55, 0.85),
+        line_width=max(1, round(min(width, height) / 80)),
+        marker=draw.pick(("circle", "square")),
+        outline=draw.chance(0.2),
+        value_labels=labels,
+        legend=legend,
+        font_size=font_size,
+        start_angle=draw.uniform(0, 360) if profile.turn_pie else 0.0,
+        hole=draw.uniform(0.3, 0.5) if draw.chance(0.25) else 0.0,
         margin=draw.integer(3, 6),
-    )  # fmt: skip
+        axis_names=not pie and not labels and min(width, height) >= 160 and draw.chance(0.4),
+    )

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets.charts.kinds import CHART_TYPES, QUESTION_KINDS
 
 
-def _equal(names) -> dict[str, float]:
+def _equal(names: Iterable[str]) -> dict[str, float]:
     return dict.fromkeys(names, 1.0)
 
 
@@ -50,10 +50,17 @@ class Profile:
             value = getattr(self, name)
             if len(value) != 2 or not 0 < value[0] <= value[1]:
                 raise ValueError(f"{name}: want [least, most], both positive, got {list(value)}")
-        limits = {"bars": 8, "slices": 8, "group_series": 4, "lines": 4, "points": 12, "groups": 6}
+        limits = {"bars": 7, "slices": 7, "group_series": 4, "lines": 3, "points": 8, "groups": 6}
         for name, most in limits.items():
             if getattr(self, name)[1] > most:
                 raise ValueError(f"{name}: at most {most} can be told apart, got {getattr(self, name)[1]}")
+        if self.points[0] < 3:
+            raise ValueError(f"points: a line needs at least 3 to turn, got {self.points[0]}")
+        least_side = 96 if self.text else 32
+        if self.side[0] < least_side:
+            raise ValueError(f"side: want at least {least_side} pixels in profile {self.name!r}, got {self.side[0]}")
+        if not 3 <= self.top <= 99:
+            raise ValueError(f"top: want 3 to 99, got {self.top}")
         if not 0 < self.held_out_share < 1:
             raise ValueError(f"held_out_share: want a share between 0 and 1, got {self.held_out_share}")
 
@@ -68,8 +75,8 @@ def _check_weights(name: str, weights: Mapping[str, float], known: tuple[str, ..
         raise ValueError(f"{name}: all weights are 0")
 
 
-def _nearest(key: str, known) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
+def _nearest(key: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"
 
 

@@ -1,7 +1,7 @@
 """Questions about a chart, each with its answer and a rationale in checkable steps.
 
-Only unambiguous questions are asked (no ties; whole-number ratios and averages where values are whole). Balance comes first: the
-answer to a yes/no question is tossed before the question is found, unknown names come in the same forms as known ones, and
+Only unambiguous questions are asked (no ties; whole-number ratios and averages where values are whole). Balance comes first:
+the answer to a yes/no question is tossed before the question is found, unknown names come in the same forms as known ones, and
 thresholds are drawn so that the question alone does not give the answer away.
 """
 
@@ -38,10 +38,10 @@ def applicable(kind: str, type_: str) -> bool:
 
 
 def _ask(spec: ChartSpec, kind: str, draw: Draw) -> Question | None:
+    truth = draw.chance(0.5)
     for _ in range(3):
         for form in draw.some(FORMS[kind], len(FORMS[kind])):
-            question = form(Asker(spec, draw, kind))
+            question = form(Asker(spec, draw, kind, truth))
             if question is not None:
                 return question
     return None
-

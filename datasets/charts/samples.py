@@ -1,7 +1,7 @@
 """Charts and tables as `Sample`s, and the two sources over them.
 
-One sample is one chart (or its table in words) followed by several questions, as in a conversation; a share of them is answered
-through a rationale, and a share of charts is first described in full: the most supervision a picture can give.
+One sample is one chart (or its table in words) followed by several questions, as in a conversation: those answered directly, then
+those answered through a rationale, and for a share of charts a description in full, the most supervision a picture can give.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ DESCRIBE = "Describe the chart."
 def chart_sample(
     spec: ChartSpec, questions: Sequence[Question], *, rationale_share: float = 0.5, describe: bool = False, source: str = ""
 ) -> Sample:
-    """The picture, then the questions, each answered directly or (by `rationale_share`) through its rationale."""
-    turns = turn(DESCRIBE, answer=table_text(spec.table)) if describe else ()
-    picture = Image(encode(render(spec)))
-    return Sample((picture, *turns, *_turns(spec, questions, rationale_share)), key=spec.key, source=source)
+    """The picture, the questions, and last, where asked for, the whole table as a description."""
+    turns = _turns(spec, questions, rationale_share)
+    if describe:
+        turns += turn(DESCRIBE, answer=table_text(spec.table))
+    return Sample((Image(encode(render(spec))), *turns), key=spec.key, source=source)
 
 
-def table_sample(
-    spec: ChartSpec, questions: Sequence[Question], *, rationale_share: float = 0.5, source: str = ""
-) -> Sample:
+def table_sample(spec: ChartSpec, questions: Sequence[Question], *, rationale_share: float = 0.5, source: str = "") -> Sample:
     """The same conversation with the table in words in the picture's place."""
     turns = _turns(spec, questions, rationale_share, context=table_text(spec.table))
     return Sample(turns, key=f"table-{spec.key}", source=source)
 
 
 def _turns(spec: ChartSpec, questions: Sequence[Question], share: float, context: str = "") -> tuple[Segment, ...]:
-    draw, segments = Draw("rationale", spec.seed, spec.index, spec.split), []
-    for question in questions:
-        rationale = question.rationale if draw.chance(share) else None
+    """Direct answers first: what a rationale spells out must not be there to copy when a later question is to be seen."""
+    draw = Draw("rationale", spec.seed, spec.index, spec.split)
+    chosen = [(question, draw.chance(share)) for question in questions]
+    segments: list[Segment] = []
+    for question, reasoned in sorted(chosen, key=lambda pair: pair[1]):
+        rationale = question.rationale if reasoned else None
         segments += turn(question.text, answer=question.answer, rationale=rationale, context=context)
         context = ""
     return tuple(segments)
@@ -50,7 +52,14 @@ class _Generated:
     """What both sources share: which specification belongs to (epoch, index)."""
 
     def __init__(
-        self, seed: int, split: Split, size: int, profile: str | Profile | Mapping, questions: int, rationale_share: float, name: str
+        self,
+        seed: int,
+        split: Split,
+        size: int,
+        profile: str | Profile | Mapping,
+        questions: int,
+        rationale_share: float,
+        name: str,
     ) -> None:
         if size < 1 or questions < 1:
             raise ValueError(f"a chart source needs a positive size and questions per chart, got {size} and {questions}")
@@ -62,8 +71,14 @@ class _Generated:
     def __len__(self) -> int:
         return self.size
 
-    def _spec(self, number: int) -> tuple[ChartSpec, list[Question]]:
-        spec = make_spec(self.seed, number, self.split, self.profile)
+    def _number(self, epoch: int, index: int) -> int:
+        return index
+
+    def chart(self, epoch: int, index: int) -> tuple[ChartSpec, list[Question]]:
+        """What sample `index` of `epoch` is about."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"index {index} is outside an epoch of {self.size} samples")
+        spec = make_spec(self.seed, self._number(epoch, index), self.split, self.profile)
         return spec, make_questions(spec, self.questions_per_chart, self.profile)
 
 
@@ -85,12 +100,12 @@ class ChartSource(_Generated):
         super().__init__(seed, split, size, profile, questions_per_chart, rationale_share, name)
         self.describe_share, self.repeat = describe_share, repeat
 
+    def _number(self, epoch: int, index: int) -> int:
+        return index if self.repeat else epoch * self.size + index
+
     def get(self, epoch: int, index: int) -> Sample:
-        if not 0 <= index < self.size:
-            raise IndexError(f"index {index} is outside an epoch of {self.size} samples")
-        number = index if self.repeat else epoch * self.size + index
-        spec, questions = self._spec(number)
-        describe = Draw("describe", self.seed, number).chance(self.describe_share)
+        spec, questions = self.chart(epoch, index)
+        describe = Draw("describe", spec.seed, spec.index, spec.split).chance(self.describe_share)
         return chart_sample(spec, questions, rationale_share=self.rationale_share, describe=describe, source=self.name)
 
 
@@ -110,7 +125,5 @@ class TableSource(_Generated):
         super().__init__(seed, split, size, profile, questions_per_chart, rationale_share, name)
 
     def get(self, epoch: int, index: int) -> Sample:
-        if not 0 <= index < self.size:
-            raise IndexError(f"index {index} is outside an epoch of {self.size} samples")
-        spec, questions = self._spec(index)
+        spec, questions = self.chart(epoch, index)
         return table_sample(spec, questions, rationale_share=self.rationale_share, source=self.name)

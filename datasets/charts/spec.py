@@ -11,6 +11,7 @@ from typing import Literal
 
 from datasets.charts.content import COLOURS, sight_table
 from datasets.charts.kinds import CHART_TYPES
+from datasets.charts.print_layout import has_room
 from datasets.charts.printed import printed_chart
 from datasets.charts.profile import Profile
 from datasets.charts.rng import Draw
@@ -57,7 +58,7 @@ def make_spec(
 ) -> ChartSpec:
     """The `index`-th chart of a seed. `type_` fixes the chart type, which is otherwise drawn by the profile's weights.
 
-    Raises `ValueError` when the profile's tables are so few that none falls on the side of `split`.
+    Raises `ValueError` when the profile's tables are so few that none falls on the side of `split`, or its pictures too small.
     """
     profile = profile or Profile()
     if split not in ("train", "held_out"):
@@ -68,9 +69,12 @@ def make_spec(
         raise ValueError(f"unknown chart type {type_!r} (known: {', '.join(CHART_TYPES)})")
     for _ in range(2000):
         table, x_name, y_name, style, pool = _propose(type_, profile, draw)
-        if split_of(table, profile.held_out_share) == split:
-            return ChartSpec(seed, index, split, profile.name, profile.text, table, x_name, y_name, style, pool)
-    raise ValueError(f"profile {profile.name!r} has no {type_} table for split {split!r}: widen its counts")
+        if split_of(table, profile.held_out_share) != split:
+            continue
+        spec = ChartSpec(seed, index, split, profile.name, profile.text, table, x_name, y_name, style, pool)
+        if not spec.printed or has_room(spec):
+            return spec
+    raise ValueError(f"profile {profile.name!r} has no room for a {type_} chart of split {split!r}: change its counts or side")
 
 
 def _propose(type_: str, profile: Profile, draw: Draw) -> tuple[Table, str, str, Style, tuple[str, ...]]:

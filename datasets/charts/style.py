@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from datasets.charts.content import COLOURS
+from datasets.charts.content import COLOURS, PIE_PARTS
 from datasets.charts.profile import Profile
 from datasets.charts.rng import Draw
 from datasets.charts.table import Table
@@ -20,7 +20,7 @@ class Style:
     height: int
     background: Colour
     ink: Colour  # text and axes
-    colours: tuple[Colour, ...]  # one for each mark (slice, bar, line); a single colour for all bars where they are named in print
+    colours: tuple[Colour, ...]  # one for each mark (slice, bar, line), or a single one for all bars
     axis_top: int  # upper end of the value axis, in the table's units
     axis_step: int  # between ticks
     grid: Colour | None
@@ -28,12 +28,13 @@ class Style:
     line_width: int
     marker: str  # "circle" or "square"
     outline: bool
-    value_labels: bool
+    value_labels: bool  # numbers at the marks (a pie without them has its numbers in the legend)
     legend: str  # "", "top", "bottom" or "right"
     font_size: int
     start_angle: float  # degrees clockwise from twelve o'clock, of a pie's first slice
     hole: float  # inner radius of a ring, as a share of the outer
     margin: int
+    axis_names: bool = False
 
 
 def canvas_size(profile: Profile, draw: Draw) -> tuple[int, int]:
@@ -50,10 +51,10 @@ def sight_style(table: Table, profile: Profile, draw: Draw) -> Style:
     return Style(
         width=width,
         height=height,
-        background=tuple(min(255, paper + draw.integer(-3, 3)) for _ in range(3)),
+        background=shade((paper, paper, paper), 3, draw),
         ink=(draw.integer(60, 110),) * 3,
         colours=colours,
-        axis_top=profile.top + 1,
+        axis_top=PIE_PARTS if table.type == "pie" else profile.top + 1,
         axis_step=1,
         grid=(draw.integer(200, 222),) * 3 if draw.chance(profile.grid_share) else None,
         bar_fill=draw.uniform(0.55, 0.9),
@@ -70,4 +71,5 @@ def sight_style(table: Table, profile: Profile, draw: Draw) -> Style:
 
 
 def shade(colour: Colour, spread: int, draw: Draw) -> Colour:
-    return tuple(min(255, max(0, c + draw.integer(-spread, spread))) for c in colour)
+    red, green, blue = (min(255, max(0, c + draw.integer(-spread, spread))) for c in colour)
+    return red, green, blue

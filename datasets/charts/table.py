@@ -1,7 +1,8 @@
-"""The table behind a chart, its number format, and its wording: the one form in which tables are given as text, transcribed from
-pictures and quoted in rationales.
+"""The table behind a chart, its number format, and its wording.
 
-Values are integers in units of the last printed place (12.3 % with one decimal is 123), so that sums, differences and ties
+There is one wording, in which tables are given as text, transcribed from pictures and quoted in rationales.
+
+Values are integers in units of the last printed place (12.3 % with one decimal is 123), so that sums and ties
 are exact. Names never contain `;`, `:`, `|` or a comma.
 
     one series              red 7; blue 3; green 9
@@ -19,7 +20,9 @@ from hashlib import blake2b
 
 from datasets.charts.kinds import CHART_TYPES
 
-POSITIONS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth")
+POSITIONS = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +34,12 @@ class NumberFormat:
     suffix: str = ""
     thousands: bool = False
 
-    def text(self, value: int | Fraction, decimals: int | None = None) -> str:
-        """`value` (in last places) as written in chart, table and answer; `decimals` overrides the format's own."""
-        decimals = self.decimals if decimals is None else decimals
-        amount = round(Fraction(value) * Fraction(10) ** (decimals - self.decimals))
-        whole, part = divmod(abs(amount), 10**decimals)
+    def text(self, value: int) -> str:
+        """`value` (in last places) as written in chart, table and answer."""
+        whole, part = divmod(abs(value), 10**self.decimals)
         digits = f"{whole:,}" if self.thousands else str(whole)
-        tail = f".{part:0{decimals}d}" if decimals else ""
-        return f"{'-' if amount < 0 else ''}{self.prefix}{digits}{tail}{self.suffix}"
+        tail = f".{part:0{self.decimals}d}" if self.decimals else ""
+        return f"{'-' if value < 0 else ''}{self.prefix}{digits}{tail}{self.suffix}"
 
     @property
     def pattern(self) -> re.Pattern[str]:
@@ -78,7 +79,7 @@ class Table:
         return self.series or self.categories
 
     def digest(self) -> int:
-        """64 bits of the content alone (names and numbers as printed): decides the split, whatever the chart's type and style."""
+        """64 bits of the content alone (names and numbers), whatever the chart's type and style: decides the split."""
         content = repr((self.categories, self.series, self.values, self.number.decimals))
         return int.from_bytes(blake2b(content.encode(), digest_size=8).digest(), "big")
 

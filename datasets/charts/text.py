@@ -25,7 +25,7 @@ class Printed:
 
 
 @lru_cache(maxsize=64)
-def font(size: int) -> PIL.ImageFont.FreeTypeFont:
+def font(size: int) -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
     return PIL.ImageFont.load_default(size)
 
 

@@ -61,6 +61,7 @@ class View:
             return facts(self.table, None if marks is None else tuple(sorted(marks)))
         if self.row is not None:
             return [row_fact(self.table, self.row)]
+        assert self.column is not None  # a chart of several series is seen along a row or a column
         rows = tuple(range(len(self.labels))) if marks is None else tuple(sorted(marks))
         return [*facts(self.table, rows), column_fact(self.table, self.column, rows)]
 

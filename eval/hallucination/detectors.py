@@ -17,7 +17,8 @@ from eval.hallucination.signals import TokenSignals
 class Detector(Protocol):
     """`detector(signals)` → doubt of each token, float [T]. `name` is stored with every figure."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __call__(self, signals: TokenSignals) -> np.ndarray: ...
 

@@ -1,7 +1,8 @@
 """Detectors against exact gold: AUROC over the tokens whose truth is known, with intervals that resample whole pictures.
 
-Only tokens inside a span that could be checked against the table are judged. The threshold for marking words is chosen on
-one half of the pictures and its precision and recall measured on the other.
+Only tokens inside a span that could be checked against the table are judged. For marking words a detector may raise a false
+alarm on `FALSE_ALARMS` of the right tokens: threshold and detector are chosen on one half of the pictures, precision and
+recall measured on the other.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from eval import stats
 from eval.hallucination.detectors import DETECTORS, POSITION, Detector
 from eval.hallucination.signals import TokenSignals
 from eval.tasks import digest
+
+FALSE_ALARMS = 0.1
 
 
 def label_tokens(spans: Sequence[tuple[int, int]], text: str, judged: Iterable[tuple[int, int, bool]]) -> list[bool | None]:
@@ -48,25 +51,15 @@ def judge_detectors(
 
 
 def _marking(doubts: Mapping[str, np.ndarray], wrong: np.ndarray, images: Sequence[str], names: Sequence[str]) -> dict:
-    """The detector and threshold of the best F1 on the development half, and what they do on the other half."""
+    """Of the thresholds that mark at most `FALSE_ALARMS` of the development half's right tokens, that of the detector
+    which then finds most wrong ones, and what it does on the other half."""
     dev = np.array([int(digest(image)[-1], 16) % 2 == 0 for image in images], dtype=bool)
-    candidates = [(*_best_f1(doubts[name][dev], wrong[dev]), name) for name in names]
-    best = max(candidates, default=(0.0, np.inf, None), key=lambda c: c[0])
-    if not np.isfinite(best[1]):
+    if not (wrong[dev].any() and wrong[~dev].any() and (~wrong[dev]).any()):
         return {"detector": None, "threshold": None}
-    marked, test, groups = doubts[best[2]] >= best[1], ~dev, np.array(images)
-    precision = stats.share(wrong[test & marked].astype(float), groups[test & marked].tolist(), variant="marked tokens that are wrong")
-    recall = stats.share(marked[test & wrong].astype(float), groups[test & wrong].tolist(), variant="wrong tokens that are marked")
-    return {"detector": best[2], "threshold": float(best[1]), "precision": precision, "recall": recall}
-
-
-def _best_f1(doubt: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
-    """(F1, threshold); (0, inf) when nothing is wrong."""
-    if not wrong.any():
-        return 0.0, float("inf")
-    order = np.argsort(-doubt, kind="stable")
-    hits = np.cumsum(wrong[order])
-    f1 = 2 * hits / (np.arange(1, len(order) + 1) + wrong.sum())
-    last_of_ties = np.append(np.diff(doubt[order]) != 0, True)
-    best = int(np.argmax(np.where(last_of_ties, f1, -1.0)))
-    return float(f1[best]), float(doubt[order][best])
+    thresholds = {name: np.quantile(doubts[name][dev & ~wrong], 1 - FALSE_ALARMS) for name in names}
+    found = {name: float(np.mean(doubts[name][dev & wrong] > thresholds[name])) for name in names}
+    best = max(names, key=found.__getitem__)
+    marked, test, groups = doubts[best] > thresholds[best], ~dev, np.array(images)
+    precision = stats.share(wrong[test & marked], groups[test & marked].tolist(), variant="marked tokens that are wrong")
+    recall = stats.share(marked[test & wrong], groups[test & wrong].tolist(), variant="wrong tokens that are marked")
+    return {"detector": best, "threshold": float(thresholds[best]), "precision": precision, "recall": recall}

@@ -18,6 +18,10 @@ class Marking:
     detector: Detector
     threshold: float
 
+    def doubtful(self, text: str, doubt: float | None) -> bool:
+        """Is a token or word with this doubt to be marked? Punctuation and blanks never are."""
+        return doubt is not None and doubt > self.threshold and any(c.isalnum() for c in text)
+
     @classmethod
     def load(cls, checkpoint: Path) -> Marking | None:
         """From `RUN/eval/charts/summary.json` (`checkpoint` is RUN or its model directory); `None` where there is none."""
@@ -30,7 +34,7 @@ class Marking:
     @classmethod
     def of(cls, summary: dict) -> Marking | None:
         """From the `hallucination` part of a summary; `None` when it could not choose a detector."""
-        detector, threshold = DETECTORS.get(summary.get("detector")), summary.get("threshold")
+        detector, threshold = DETECTORS.get(summary.get("detector", "")), summary.get("threshold")
         return None if detector is None or threshold is None else cls(detector, threshold)
 
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from eval.evaluate import device_of, inference
 from vlm.batch import IGNORE, Batch
+from vlm.model import VLM
 from vlm.processor import Encoded, Processor
 from vlm.sample import Sample
 
@@ -44,7 +44,7 @@ class TokenSignals:
 
 
 def read_signals(
-    model: torch.nn.Module,
+    model: VLM,
     processor: Processor,
     prompts: Sequence[Sample],
     continuations: Sequence[Sequence[int]],
@@ -83,12 +83,13 @@ def _continued(prompt: Encoded, tokens: Sequence[int]) -> Encoded:
     return dataclasses.replace(prompt, tokens=ids, learn=learn)
 
 
-def _logprobs(model: torch.nn.Module, batch: Batch) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _logprobs(model: VLM, batch: Batch) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Log-probability of each token to be predicted and entropy of its distribution, an array a row."""
     chosen = batch.labels != IGNORE
-    logits: Tensor = model(batch).logits[chosen].float()
-    table = logits.log_softmax(dim=-1)
+    logits: Tensor = model.decoder.logits(model.hidden(batch).states[chosen])  # of these tokens alone: [B, T, V] may not fit
+    table = logits.float().log_softmax(dim=-1)
     picked = table.gather(1, batch.labels[chosen][:, None])[:, 0]
     entropy = -(table.exp() * table).sum(dim=-1)
     counts = chosen.sum(dim=1).tolist()
-    return tuple([part.double().cpu().numpy() for part in values.split(counts)] for values in (picked, entropy))
+    rows = [[part.double().cpu().numpy() for part in values.split(counts)] for values in (picked, entropy)]
+    return rows[0], rows[1]

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from eval.cli import nearest
 
@@ -26,7 +27,7 @@ class Item:
     context: str = ""
     group: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
-    table: object = None
+    table: Any = None
 
     def pictures(self) -> tuple[bytes, ...]:
         """Encoded bytes of each image, read now."""
@@ -75,6 +76,6 @@ def get(name: str) -> Task:
 
 
 def _all() -> dict[str, Task]:
-    from eval.tasks import charts, chartqa, custom  # they import this module
+    from eval.tasks import chartqa, charts, custom  # they import this module
 
     return {task.name: task for task in (charts.TASK, chartqa.TASK, custom.TASK)}

@@ -21,16 +21,16 @@ def load(data: Path | None, split: str) -> list[Item]:
         raise ValueError(f"task chartqa needs --data: {DOWNLOAD}")
     folder = Path(data) / split
     found = [(part, folder / f"{split}_{part}.json") for part in PARTS]
-    items = [item for part, path in found if path.is_file() for item in _read(path, part, folder / "png")]
+    items = [item for part, path in found if path.is_file() for item in _read(path, split, part, folder / "png")]
     if not items:
         raise ValueError(f"no {found[0][1].name} or {found[1][1].name} in {folder}: {DOWNLOAD}")
     return items
 
 
-def _read(path: Path, part: str, pictures: Path) -> list[Item]:
+def _read(path: Path, split: str, part: str, pictures: Path) -> list[Item]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return [_item(row, f"{part}-{index}", part, pictures) for index, row in enumerate(rows)]
+        return [_item(row, f"{split}-{part}-{index}", part, pictures) for index, row in enumerate(rows)]
     except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a list of rows with imgname, query and label: {error!r}") from None
 

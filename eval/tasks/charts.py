@@ -26,7 +26,9 @@ def table_items(seed: int = SEED, count: int = COUNT, profile: str | Profile | M
 
 def _item(chart: ChartItem) -> Item:
     tags = {"kind": chart.kind, "type": chart.chart_type}
-    return Item(chart.id, chart.question, (chart.answer,), (chart.image,), group=digest(chart.image), tags=tags, table=chart.table)
+    return Item(
+        chart.id, chart.question, (chart.answer,), (chart.image,), group=digest(chart.image), tags=tags, table=chart.table
+    )
 
 
 def load(data: Path | None, split: str) -> list[Item]:

@@ -39,7 +39,9 @@ def _item(line: str, folder: Path, place: str) -> Item:
     if outside:
         raise ValueError(f"{place}: {outside[0]} lies outside {folder}")
     key = str(row.get("id", place.rsplit(":", 1)[1]))
-    return Item(key, question, tuple(answers), paths, group=images[0] if images else key, tags={"kind": str(row.get("kind", ""))})
+    return Item(
+        key, question, tuple(answers), paths, group=images[0] if images else key, tags={"kind": str(row.get("kind", ""))}
+    )
 
 
 TASK = Task("custom", load, "exact_match", ("test", "val", "train"), by=("kind",))

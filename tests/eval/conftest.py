@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import io
 
 import PIL.Image
@@ -32,7 +31,14 @@ def model_and_processor():
         resampler=ResamplerConfig(dim=32, num_latents=4, depth=1, num_heads=2, ffn_dim=32, max_frames=2),
         fusion=FusionConfig(every=1, num_heads=2, head_dim=16, ffn_dim=32, gate_init=1.0),
         decoder=DecoderConfig(
-            vocab_size=tokenizer.get_vocab_size(), dim=32, num_layers=2, num_heads=2, num_kv_heads=1, num_experts=2, top_k=1, expert_dim=32
+            vocab_size=tokenizer.get_vocab_size(),
+            dim=32,
+            num_layers=2,
+            num_heads=2,
+            num_kv_heads=1,
+            num_experts=2,
+            top_k=1,
+            expert_dim=32,
         ),
     )
     return VLM(config).eval(), build_processor(config, tokenizer)
@@ -48,6 +54,13 @@ def picture(level: int, side: int = 32) -> bytes:
 def items() -> list[Item]:
     """Thirty questions of different lengths about ten pictures."""
     return [
-        Item(f"q{i}", f"How many {'very ' * (i % 4)}red bars?", (str(i),), (picture(i // 3 * 20),), group=f"p{i // 3}", tags={"kind": "ab"[i % 2]})
+        Item(
+            f"q{i}",
+            f"How many {'very ' * (i % 4)}red bars?",
+            (str(i),),
+            (picture(i // 3 * 20),),
+            group=f"p{i // 3}",
+            tags={"kind": "ab"[i % 2]},
+        )
         for i in range(30)
     ]

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from datasets.build import build_mixture, build_source
+from datasets.shards import ShardWriter
+from vlm.sample import Sample, Text
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with ShardWriter(tmp_path / "pages", "train") as writer:
+        writer.write(Sample((Text("x"),), "k"))
+    return tmp_path
+
+
+def test_sources_from_specifications(root):
+    code = build_source({"kind": "stdlib", "bytes": 10_000, "name": "code"}, seed=3)
+    assert (code.name, code.seed) == ("code", 3)
+    assert build_source({"kind": "stdlib", "bytes": 10_000, "seed": 9}, seed=3).seed == 9
+    assert len(build_source({"kind": "shards", "path": "pages"}, data_root=root)) == 1
+    assert len(build_source({"kind": "shards", "path": ["pages/train-*.tar"]}, data_root=root)) == 1
+
+
+@pytest.mark.parametrize("kind", ["charts", "tables"])
+def test_generated_sources(kind):
+    source = build_source({"kind": kind, "size": 10}, seed=1)
+    assert len(source) == 10 and source.get(0, 0) == source.get(0, 0)
+
+
+def test_mixture_from_specifications(root):
+    specs = [{"kind": "stdlib", "bytes": 10_000, "weight": 3, "epochs": 4}, {"kind": "shards", "path": "pages"}]
+    mixture = build_mixture(specs, data_root=root)
+    assert (mixture.weights, mixture.epochs, mixture.names) == ((3, 1.0), (4, None), ("stdlib", "train"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "stdlb"}, "source kind 'stdlb' is unknown; did you mean 'stdlib'"),
+        ({"kind": "zzz"}, "unknown; valid: charts, tables, stdlib, shards"),
+        ({}, "source kind None is unknown"),
+        ({"kind": "stdlib", "byts": 3}, "source kind 'stdlib' has no argument 'byts'; did you mean 'bytes'"),
+        ({"kind": "shards"}, "source kind 'shards' needs the argument 'path'"),
+        ({"kind": "shards", "path": "nowhere"}, "no shards at .*nowhere"),
+    ],
+)
+def test_mistakes_are_named(spec, message, root):
+    with pytest.raises(ValueError, match=message):
+        build_source(spec, data_root=root)
+
+
+def test_an_empty_mixture():
+    with pytest.raises(ValueError, match="the mixture is empty"):
+        build_mixture([])

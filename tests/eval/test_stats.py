@@ -1,0 +1,96 @@
+"""Intervals that mean what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from eval import stats
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (7, 10), (10, 10), (63, 200)])
+def test_share_is_wilsons_interval(hits, n):
+    figure = stats.share([1.0] * hits + [0.0] * (n - hits), variant="v")
+    expected = scipy_stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert figure["interval"] == pytest.approx([expected.low, expected.high], abs=1e-12)
+    assert figure["value"] == hits / n and figure["n"] == n
+
+
+def test_questions_about_one_picture_count_as_one():
+    values = np.repeat(np.tile([0.0, 1.0], 20), 10)
+    alone, grouped = stats.share(values, variant="v"), stats.share(values, np.repeat(np.arange(40), 10), variant="v")
+    width = [f["interval"][1] - f["interval"][0] for f in (alone, grouped)]
+    assert width[1] > 2.5 * width[0]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_coverage_of_share(grouped):
+    """95 % intervals hold the truth in about 95 % of simulated evaluations, also when pictures make answers dependent."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(1500):
+        chance = rng.beta(3, 2, size=60) if grouped else np.full(60, 0.6)
+        values = (rng.random((60, 5)) < chance[:, None]).astype(float).ravel()
+        low, high = stats.share(values, np.repeat(np.arange(60), 5) if grouped else None, variant="v")["interval"]
+        covered.append(low <= 0.6 <= high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_mean_of_other_values_is_bootstrapped_and_agrees_with_theory():
+    values = np.random.default_rng(0).normal(0.5, 0.1, size=400)
+    low, high = stats.mean(values, variant="v")["interval"]
+    assert high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.15)
+    assert stats.mean(values, variant="v") == stats.mean(values, variant="v")
+
+
+def test_many_groups_take_the_normal_interval():
+    values = np.random.default_rng(0).random(stats.MANY + 1)
+    low, high = stats.mean(values, variant="v")["interval"]
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / len(values) ** 0.5, rel=1e-2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=30))
+def test_auroc_is_the_share_of_pairs_in_order(pairs):
+    scores, labels = zip(*pairs, strict=True)
+    wins = [(a > b) + (a == b) / 2 for a, x in pairs if x for b, y in pairs if not y]
+    result = stats.auroc(scores, labels)
+    assert result == pytest.approx(np.mean(wins)) if wins else np.isnan(result)
+
+
+def test_auroc_weights_are_repetitions():
+    rng = np.random.default_rng(0)
+    scores, labels, counts = rng.integers(0, 5, 40), rng.random(40) < 0.4, rng.integers(0, 3, (3, 40))
+    repeated = [stats.auroc(np.repeat(scores, c), np.repeat(labels, c)) for c in counts]
+    assert stats.weighted_auroc(scores, labels, counts) == pytest.approx(repeated)
+
+
+def test_auroc_figure_holds_its_value_and_widens_with_groups():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(rng.random(40) < 0.5, 10)
+    scores = labels + np.repeat(rng.normal(size=40), 10)
+    alone = stats.auroc_figure(scores, labels, variant="v")
+    grouped = stats.auroc_figure(scores, labels, np.repeat(np.arange(40), 10), variant="v")
+    assert grouped["interval"][0] < alone["interval"][0] < alone["value"] < alone["interval"][1] < grouped["interval"][1]
+
+
+def test_paired_difference_is_narrower_than_two_arms():
+    rng = np.random.default_rng(0)
+    a = (rng.random(500) < 0.5).astype(float)
+    b = np.where(rng.random(500) < 0.1, 0.0, a)
+    low, high = stats.paired_difference(a, b, variant="v")["interval"]
+    assert 0 < low < (a - b).mean() < high and high - low < 0.05
+    with pytest.raises(ValueError, match="3 and 2"):
+        stats.paired_difference([1, 0, 1], [1, 0], variant="v")
+
+
+def test_nothing_to_measure_is_null_not_a_crash():
+    for figure in (
+        stats.share([], variant="v"),
+        stats.auroc_figure([], [], variant="v"),
+        stats.auroc_figure([1.0], [True], variant="v"),
+    ):
+        assert figure["value"] is None and figure["interval"] is None
