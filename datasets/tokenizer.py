@@ -1,7 +1,7 @@
 """The byte-level BPE tokenizer, trained on the run's own data and saved with it (Hugging Face `tokenizers`).
 
-Every byte has a token, so any text comes back whole and nothing is unknown. Digits stand alone: a number's value is in its
-digits, not in which of them were frequent together (as in Llama and PaLM). No normalisation and no added spaces.
+Every byte has a token, so any text comes back whole and nothing is unknown. Digits stand alone, with the space
+before them: a number's value is in its digits, not in which of them were frequent together (as in Llama and PaLM). No normalisation and no added spaces.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         raise ValueError(f"vocabulary of {vocab_size} tokens: it must hold {least}, all bytes and the special tokens")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\d"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
+        [pre_tokenizers.Split(Regex(r" ?\d"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -10,12 +10,17 @@ N images, H = W pixels, P patches (a g x g grid), D features.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
+
+Size = Annotated[int, Ge(1)]
 
 
 class Checked:
@@ -30,13 +35,17 @@ class EncoderConfig(Checked):
 
     library: Literal["timm", "open_clip"] = "timm"
     name: str = "vit_base_patch16_224"  # the library's own model name
-    image_size: int = 224  # pixels, both sides; positions are interpolated when weights were made for another size
+    image_size: Size = 224  # pixels, both sides; positions are interpolated when weights were made for another size
     pretrained: str | None = None  # tag known to the library, or a local weights file
-    patch_size: int | None = None  # pixels
-    width: int | None = None  # features of a token
-    depth: int | None = None  # blocks
-    num_heads: int | None = None
+    patch_size: Size | None = None  # pixels
+    width: Size | None = None  # features of a token
+    depth: Size | None = None  # blocks
+    num_heads: Size | None = None
     stem: Literal["patch", "conv"] = "patch"  # conv: 3x3 convolutions down to the patch grid (Xiao et al., 2021); timm only
+
+    def __post_init__(self) -> None:
+        if self.patch_size and self.image_size % self.patch_size:
+            raise ValueError(f"encoder.image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
 
 class Encoder(nn.Module, abc.ABC):
@@ -75,3 +84,18 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     from encoders.open_clip_vit import OpenClipEncoder
 
     return OpenClipEncoder(config)
+
+
+@contextlib.contextmanager
+def library_errors(config: EncoderConfig) -> Iterator[None]:
+    """Turn whatever a library raises on a shape, tag or weights file that does not fit into one `ValueError` line."""
+    if config.pretrained and Path(config.pretrained).suffix and not Path(config.pretrained).is_file():
+        raise ValueError(f"encoder weights file {config.pretrained} does not exist")
+    try:
+        yield
+    except Exception as error:
+        weights = f" with weights {config.pretrained!r}" if config.pretrained else ""
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{config.library} model {config.name!r}{weights} cannot be built: {type(error).__name__}: {reason}"
+        ) from error

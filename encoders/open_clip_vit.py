@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import difflib
-from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from torch import Tensor, nn
 
-from encoders.base import Encoder, EncoderConfig
+from encoders.base import Encoder, EncoderConfig, library_errors
+
+# The text tower is thrown away: without weights to fit, it is built as small as can be.
+NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
 class OpenClipEncoder(Encoder):
@@ -20,22 +23,19 @@ class OpenClipEncoder(Encoder):
         visual = _create(config)
         preprocess = getattr(visual, "preprocess_cfg", None) or {}
         super().__init__(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN), preprocess.get("std", open_clip.OPENAI_DATASET_STD))
-        self.visual = visual
-        if self._is_timm:
-            self.dim, self.grid = visual.trunk.num_features, visual.trunk.patch_embed.grid_size[0]
+        # The pooled vector is not used: pooling and projection would be parameters without gradient.
+        self.trunk = getattr(visual, "trunk", None)
+        if self.trunk is not None:
+            self.trunk.reset_classifier(0, "")
+            self.dim, self.grid = self.trunk.num_features, self.trunk.patch_embed.grid_size[0]
         else:
-            visual.output_tokens = True
+            self.visual = visual
+            visual.output_tokens, visual.proj = True, None
             self.dim, self.grid = visual.conv1.out_channels, visual.grid_size[0]
-            visual.proj = None  # the pooled vector is not used: its projection would be a parameter without gradient
-
-    @property
-    def _is_timm(self) -> bool:
-        return hasattr(self.visual, "trunk")
 
     def features(self, pixels: Tensor) -> Tensor:
-        if self._is_timm:
-            trunk = self.visual.trunk
-            return trunk.forward_features(pixels)[:, trunk.num_prefix_tokens :]
+        if self.trunk is not None:
+            return self.trunk.forward_features(pixels)[:, self.trunk.num_prefix_tokens :]
         return self.visual(pixels)[1]
 
 
@@ -46,18 +46,22 @@ def _create(config: EncoderConfig) -> nn.Module:
         raise ValueError(f"open_clip has no model {config.name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if config.stem != "patch":
         raise ValueError("open_clip towers have no convolutional stem: use library: timm")
-    if config.pretrained and Path(config.pretrained).suffix and not Path(config.pretrained).is_file():
-        raise ValueError(f"encoder weights file {config.pretrained} does not exist")
-    model = open_clip.create_model(
-        config.name,
-        pretrained=config.pretrained,
-        force_image_size=config.image_size,
-        vision_cfg=_vision_config(config),
-        weights_only=True,
-    )
-    visual = model.visual
-    if not (hasattr(visual, "trunk") or hasattr(visual, "transformer")):
+    tower = _vision_config(config)
+    text = {} if config.pretrained else {"text_cfg": NO_TEXT}
+    with library_errors(config):
+        visual = open_clip.create_model(
+            config.name,
+            pretrained=config.pretrained,
+            device=torch.get_default_device(),
+            force_image_size=config.image_size,
+            vision_cfg=tower,
+            weights_only=True,
+            **text,
+        ).visual
+    if not (hasattr(visual, "transformer") or hasattr(getattr(visual, "trunk", None), "num_prefix_tokens")):
         raise ValueError(f"open_clip model {config.name!r} has no Vision Transformer")
+    if getattr(visual, "attn_pool", None) is not None:
+        raise ValueError(f"open_clip model {config.name!r} pools its patches: it has no tokens to give")
     return visual
 
 

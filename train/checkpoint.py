@@ -5,8 +5,8 @@
         state.pt            optimizer, schedule, loops, data position; read with weights-only loading, so nothing in it can run
         manifest.json       size and SHA-256 of both: written last
 
-A checkpoint is written beside its place and renamed into it. One that was cut short all the same (a full disk, a lost node) does
-not agree with its manifest, and the one before it is used.
+A checkpoint is written beside its place and renamed into it. One that was cut short all the same (a full disk, a lost node)
+does not agree with its manifest, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 log = logging.getLogger(__name__)
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+_NAMES = "step-" + 8 * "[0-9]"
 _PREFIX = "model."  # of VLMModule's parameters
 
 
@@ -73,7 +74,7 @@ def path_of(directory: Path, step: int) -> Path:
 
 def newest(directory: Path) -> Path | None:
     """The last whole checkpoint of a stage; damaged ones are said and passed over."""
-    for path in sorted(directory.glob("step-*"), key=step_of, reverse=True):
+    for path in sorted(directory.glob(_NAMES), key=step_of, reverse=True):
         problem = damage(path)
         if problem is None:
             return path
@@ -101,9 +102,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def drop_after(directory: Path, step: int) -> None:
+    """Remove a stage's checkpoints later than `step`, the newest whole one: they are damaged, and the run makes them anew."""
+    for path in directory.glob(_NAMES):
+        if step_of(path) > step:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def prune(directory: Path, keep: int) -> None:
     """Remove all but the last `keep` checkpoints of a stage."""
-    for path in sorted(directory.glob("step-*"), key=step_of)[:-keep]:
+    for path in sorted(directory.glob(_NAMES), key=step_of)[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,11 +17,15 @@ from typing import Annotated, Any, Literal
 import yaml
 from annotated_types import Ge, Gt, Le
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from encoders.base import Checked
 from vlm.config import ModelConfig
 from vlm.model import GROUPS
+
+MAX_BYTES = 1 << 20  # of a configuration file
+_NOT_YAML = (yaml.YAMLError, OmegaConfBaseException, RecursionError)
 
 Positive = Annotated[float, Gt(0), Le(1e30)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -82,7 +87,7 @@ class StageConfig(Checked):
     tokens: Positive  # positions trained on, before `budget_scale`
     train: dict[Literal["encoder", "resampler", "fusion", "decoder"], Positive]  # learning-rate factor; not named = frozen
     mixture: dict[str, Positive]  # weight of each source in the samples drawn
-    length: Count = 512  # tokens a row
+    length: Annotated[int, Ge(2)] = 512  # tokens a row
     rows: Count = 16  # rows a step, over all processes
     micro_batches: Count = 1  # parts a process takes its rows in, one after the other
     max_images: Count = 64  # a row
@@ -94,6 +99,8 @@ class StageConfig(Checked):
             raise ValueError(f"stage {self.name!r} trains nothing: name at least one of {', '.join(GROUPS)}")
         if not self.mixture:
             raise ValueError(f"stage {self.name!r} has an empty mixture: name at least one source")
+        if self.rows % self.micro_batches:
+            raise ValueError(f"stage {self.name!r}: {self.rows} rows cannot be taken in {self.micro_batches} micro_batches")
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class ValidationConfig(Checked):
 
     mixture: dict[str, Positive] = field(default_factory=dict)  # weights over sources; empty = no validation
     rows: Count = 32
-    length: Count = 512
+    length: Annotated[int, Ge(2)] = 512
     every: Count = 500  # steps
 
 
@@ -113,7 +120,7 @@ class EvalConfig(Checked):
     charts: Annotated[int, Ge(0)] = 2000  # questions, each with the image and with it blanked
     reasoned: Annotated[int, Ge(0)] = 500  # questions answered again rationale first, their rationales judged
     tables: Annotated[int, Ge(0)] = 500  # questions about tables in words, after each stage
-    profile: dict[str, Any] = field(default_factory=lambda: {"name": "sight"})  # of datasets.charts
+    profile: str | dict[str, Any] = "sight"  # of datasets.charts: a preset, or {name: preset, field: value, …}
     seed: int = 1234
 
 
@@ -138,7 +145,9 @@ class Config(Checked):
         names = [s.name for s in self.stages]
         if len(set(names)) < len(names) or not all(n.isidentifier() for n in names):
             raise ValueError(f"stages must have different plain names, not {names}")
-        for where, mixture in [(f"stage {s.name!r}", s.mixture) for s in self.stages] + [("validation", self.validation.mixture)]:
+        for where, mixture in [(f"stage {s.name!r}", s.mixture) for s in self.stages] + [
+            ("validation", self.validation.mixture)
+        ]:
             for name in mixture:
                 if name not in self.sources:
                     raise ValueError(f"{where} names source {name!r}, which is not in sources{_nearest(name, self.sources)}")
@@ -148,24 +157,34 @@ class Config(Checked):
         return max(1, round(stage.tokens * self.budget_scale / (stage.rows * stage.length)))
 
 
-def read_config(path: str | Path, overrides: list[str] = ()) -> Config:
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """YAML file + `key.path=value` overrides → `Config`. Raises `ValueError` in one line naming file, key and value."""
+    tree = OmegaConf.create(plain_yaml(path))
+    for override in overrides:
+        _override(tree, override)
+    return check_config(OmegaConf.to_container(tree, resolve=False), path)
+
+
+def plain_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file's mapping. Raises `ValueError` in one line for anything else, aliases (they can be a bomb) included."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"config file {path} does not exist")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"config file {path} has {path.stat().st_size:,} bytes: over {MAX_BYTES:,}")
     try:
-        text = path.read_text()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError(f"{path}: YAML aliases (*name) are not accepted")
-        tree = OmegaConf.create(text)
-        for override in overrides:
-            _override(tree, override)
-        plain = OmegaConf.to_container(tree, resolve=False)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(plain, dict):
+        plain = _parse(path.read_text(encoding="utf-8"))
+    except (*_NOT_YAML, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML configuration: {' '.join(str(error).split())}") from None
+    if not isinstance(plain, dict) or not plain:
         raise ValueError(f"{path} holds no configuration: a mapping of keys is expected")
-    return check_config(plain, path)
+    return plain
+
+
+def _parse(text: str) -> Any:
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise yaml.YAMLError("aliases (*name) are not accepted")
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
 
 
 def check_config(plain: dict[str, Any], path: str | Path) -> Config:
@@ -173,11 +192,20 @@ def check_config(plain: dict[str, Any], path: str | Path) -> Config:
     try:
         return TypeAdapter(Config).validate_json(json.dumps(plain))
     except ValidationError as error:
-        raise ValueError(f"{path}: {_explain(error.errors()[0], plain)}") from None
+        errors = sorted(error.errors(), key=lambda e: e["type"] != "unexpected_keyword_argument")  # a misspelt key misses, too
+        raise ValueError(f"{path}: {_explain(errors[0])}") from None
+    except TypeError as error:  # bytes: YAML's !!binary
+        raise ValueError(f"{path}: {error}") from None
+
+
+def as_plain(config: Config) -> dict[str, Any]:
+    """The tree as YAML would give it back."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def to_yaml(config: Config) -> str:
-    return yaml.safe_dump(dataclasses.asdict(config) | {"stages": [dataclasses.asdict(s) for s in config.stages]}, sort_keys=False)
+    """What `read_config` reads back as the same configuration."""
+    return OmegaConf.to_yaml(OmegaConf.create(as_plain(config)), resolve=False)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -199,7 +227,10 @@ def _override(tree: Any, text: str) -> None:
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise ValueError(f"--set takes key.path=value, not {text!r}")
-    parsed = OmegaConf.create(f"value: {value}" if value else "value: ''").value
+    try:
+        parsed = _parse(f"value: {value}" if value else "value: ''")["value"]
+    except _NOT_YAML as error:
+        raise ValueError(f"--set {text}: not a YAML value: {' '.join(str(error).split())}") from None
     parts = key.split(".")
     if parts[0] == "stages" and len(parts) > 1 and not parts[1].isdigit():  # stages.align.tokens as well as stages.1.tokens
         names = [s.get("name") for s in tree.get("stages", [])]
@@ -212,7 +243,7 @@ def _override(tree: Any, text: str) -> None:
         raise ValueError(f"--set {text}: {str(error).splitlines()[0]}") from None
 
 
-def _explain(error: dict[str, Any], plain: dict[str, Any]) -> str:
+def _explain(error: Any) -> str:
     """One pydantic error as `key.path: what is wrong`."""
     where = [p for p in error["loc"] if p != "[key]"]
     place = ".".join(map(str, where)) or "config"
@@ -243,7 +274,12 @@ def _types(kind: Any = Config) -> dict[str, Any]:
     """Name → class of every dataclass in the tree."""
     from vlm import config as model
 
-    return {n: c for scope in (globals(), vars(model)) for n, c in scope.items() if isinstance(c, type) and dataclasses.is_dataclass(c)}
+    return {
+        n: c
+        for scope in (globals(), vars(model))
+        for n, c in scope.items()
+        if isinstance(c, type) and dataclasses.is_dataclass(c)
+    }
 
 
 _TYPES = _types()

@@ -8,71 +8,87 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import sys
 import warnings
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from tokenizers import Tokenizer
+from lightning.pytorch.utilities import rank_zero_only
+from safetensors.torch import load_file
 
 import vlm
-from datasets.tokenizer import train_tokenizer
 from eval import cli
 from train import checkpoint
 from train.config import Config, StageConfig, read_config, to_yaml
-from train.data import StageData, stage_mixture
+from train.data import StageData
 from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
 from train.optim import freeze
 from train.parallel import trainer_devices
 from train.results import evaluate_run, evaluate_stage
 from train.run_dir import RunDirectory
+from train.start import check_run, first_model, first_tokenizer
 from vlm.load import build_processor, load_weights
-from vlm.model import GROUPS, VLM
+from vlm.model import VLM
 from vlm.processor import Processor
-from vlm.sample import Text
+
+AFTER_INTERRUPT = ": the same command goes on from the last checkpoint"
 
 
 def fit(config: Config, init_from: str | None = None) -> Path:
-    """Run or resume everything; returns the run directory. Raises `ValueError` for a user's mistake."""
-    first = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0 and int(os.environ.get("LOCAL_RANK", 0)) == 0
+    """Run or resume everything in `config.run.dir`; returns it. Raises `ValueError` for a user's mistake."""
+    first = rank_zero_only.rank == 0
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    run = RunDirectory(Path(config.run.dir), config, writes=first)
-    for stage in config.stages:  # every source is opened before anything is trained
-        stage_mixture(config, stage.mixture, stage.name)
-    processor = _processor(config, run, init_from, first)
-    model = _model(config, processor, init_from)
+    run = RunDirectory(Path(config.run.dir), config)
+    if first:  # the others might come when it has already begun
+        run.check()
+    check_run(config)
     position = run.position()
+    other, its_processor = vlm.load(init_from) if init_from is not None and position.path is None else (None, None)
+    tokenizer = first_tokenizer(config, run.tokenizer, its_processor.tokenizer if its_processor else None)
+    model, processor = first_model(config, other), build_processor(config.model, tokenizer)
+    if first:
+        run.begin(tokenizer)
     for index in range(position.stage, len(config.stages)):
-        stage = config.stages[index]
         path = position.path if index == position.stage else None
-        if path is not None and run.is_finished(index, path, stage):
-            load_weights(model, checkpoint.load_file(path / checkpoint.WEIGHTS), path)
-            _close_stage(config, run, model, processor, stage, first)
-            continue
-        if not _train(config, run, model, processor, index, path):
-            raise KeyboardInterrupt
-        _close_stage(config, run, model, processor, stage, first)
+        _stage(config, run, model, processor, index, path)
+        if first:
+            vlm.save(run.model, model, processor)
+            evaluate_stage(config, run, model, processor, config.stages[index])
     if first:
         evaluate_run(config, run, model, processor)
     return run.path
 
 
-def _train(config: Config, run: RunDirectory, model: VLM, processor: Processor, index: int, path: Path | None) -> bool:
-    """One stage, from its checkpoint if it has one. False when a signal asked to stop."""
-    stage, steps, start = config.stages[index], config.steps(config.stages[index]), 0
-    state = None
+def _stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, index: int, path: Path | None) -> None:
+    """Train one stage, or what its checkpoint at `path` leaves of it. `KeyboardInterrupt` when a signal asked to stop."""
+    stage, steps, state = config.stages[index], config.steps(config.stages[index]), None
     if path is not None:
-        start, state = checkpoint.step_of(path), checkpoint.read_state(path)["data_state"]
-        say(f"{stage.name}: going on from step {start:,} of {steps:,}")
+        if run.is_finished(index, path):
+            load_weights(model, load_file(path / checkpoint.WEIGHTS), path)
+            return
+        say(f"{stage.name}: going on from step {checkpoint.step_of(path):,} of {steps:,}")
+        state = checkpoint.read_state(path)["data_state"]
     freeze(model, stage.train)
     module = VLMModule(model, stage, config.optim, steps)
     data = StageData(config, stage, processor, state)
-    trainer = Trainer(
+    trainer = _trainer(config, stage, steps)
+    monitor = _monitor(config, run, data, index, path, writes=trainer.is_global_zero)
+    trainer.callbacks.append(monitor)
+    try:
+        trainer.fit(module, data, ckpt_path=path)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    if not monitor.finished:
+        raise KeyboardInterrupt
+    _say_stage(monitor, module)
+
+
+def _trainer(config: Config, stage: StageConfig, steps: int) -> Trainer:
+    return Trainer(
         **trainer_devices(config.run),
         precision=config.run.precision,
         max_steps=steps,
@@ -86,105 +102,44 @@ def _train(config: Config, run: RunDirectory, model: VLM, processor: Processor, 
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    log = MetricsLog(run.path, stage.name, start, [s.name for s in config.stages]) if trainer.is_global_zero else None
-    monitor = Monitor(
-        log,
+
+
+def _monitor(config: Config, run: RunDirectory, data: StageData, index: int, path: Path | None, writes: bool) -> Monitor:
+    stage, start = config.stages[index], 0 if path is None else checkpoint.step_of(path)
+    return Monitor(
+        MetricsLog(run.path, stage.name, start, [s.name for s in config.stages]) if writes else None,
         run.stage_dir(index),
         stage,
-        steps=steps,
+        steps=config.steps(stage),
         log_every=config.run.log_every,
         checkpoint_every=config.run.checkpoint_every,
         keep=config.run.keep,
         validate_every=config.validation.every,
-        batches=data.validation_batches(),
+        batches=data.validation_batches() if writes else [],
     )
-    trainer.callbacks.append(monitor)
-    trainer.fit(module, data, ckpt_path=path)
-    if not monitor.finished:
-        return False
-    if trainer.is_global_zero:
-        _say_stage(stage, monitor, module)
-    return True
 
 
-def _say_stage(stage: StageConfig, monitor: Monitor, module: VLMModule) -> None:
-    figures = "; ".join(f"{name.removeprefix('valid/').replace('_', ' ')} {value:.4f}" for name, value in monitor.validation.items())
-    skipped = sum(module.skipped.values())
+def _say_stage(monitor: Monitor, module: VLMModule) -> None:
+    figures = "; ".join(
+        f"{name.removeprefix('valid/').replace('_', ' ')} {value:.4f}" for name, value in monitor.validation.items()
+    )
+    skipped = sum(monitor.skipped.values())
     extra = f"; {skipped} samples skipped" if skipped else ""
     extra += f"; {module.bad_steps} steps skipped" if module.bad_steps else ""
-    say(f"{stage.name} finished: held-out {figures or 'loss not measured'}{extra}")
-
-
-def _close_stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, stage: StageConfig, first: bool) -> None:
-    """Publish the stage's model, and ask its text-only questions."""
-    if first:
-        vlm.save(run.model, model, processor)
-        evaluate_stage(config, run, model, processor, stage)
-
-
-def _processor(config: Config, run: RunDirectory, init_from: str | None, first: bool) -> Processor:
-    """The run's tokenizer: its own when it has begun, else another run's, a file's, or one trained on the data."""
-    if run.tokenizer.exists():
-        tokenizer = Tokenizer.from_file(str(run.tokenizer))
-    elif init_from is not None:
-        tokenizer = vlm.load(init_from)[1].tokenizer
-    elif config.tokenizer.path is not None:
-        tokenizer = _read_tokenizer(Path(config.data_root) / config.tokenizer.path)
-    else:
-        tokenizer = train_tokenizer(_texts(config), config.model.decoder.vocab_size)
-    if tokenizer.get_vocab_size() > config.model.decoder.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.get_vocab_size():,} tokens, model.decoder.vocab_size is {config.model.decoder.vocab_size:,}"
-        )
-    if first and not run.tokenizer.exists():
-        fresh = run.path / ".tokenizer.json.new"
-        tokenizer.save(str(fresh))
-        os.replace(fresh, run.tokenizer)
-    return build_processor(config.model, tokenizer)
-
-
-def _read_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception for a missing and for a broken file
-        raise ValueError(f"tokenizer.path {path} cannot be read: {error}") from None
-
-
-def _texts(config: Config):
-    """The first documents of every source that any stage draws from."""
-    for name in dict.fromkeys(name for stage in config.stages for name in stage.mixture):
-        source = stage_mixture(config, {name: 1.0}, "tokenizer").sources[0]
-        for index in range(min(config.tokenizer.documents, len(source))):
-            yield from (s.text for s in source.get(0, index).segments if isinstance(s, Text))
-
-
-def _model(config: Config, processor: Processor, init_from: str | None) -> VLM:
-    torch.manual_seed(config.run.seed)
-    model = VLM(config.model)
-    if init_from is not None:
-        _take_groups(model, vlm.load(init_from)[0], init_from)
-    return model
-
-
-def _take_groups(model: VLM, source: VLM, name: str) -> None:
-    """Start from another model, group by group: one whose shapes differ stays new, and that is said."""
-    reasons = {}
-    for group in GROUPS:
-        try:
-            load_weights(model.group(group), source.group(group).state_dict(), f"{name} ({group})")
-        except ValueError as error:
-            reasons[group] = str(error)
-    if len(reasons) == len(GROUPS):
-        raise ValueError(reasons["decoder"])
-    for group, reason in reasons.items():
-        say(f"{group} starts anew: {reason}")
+    if module.used_up:
+        extra += f"; its sources were used up after {module.global_step - 1:,} of {monitor.steps:,} steps"
+    say(f"{module.stage.name} finished: held-out {figures or 'loss not measured'}{extra}")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = cli.parser("train.fit", __doc__.split("\n\n")[0], "python -m train.fit configs/vlm.yaml --set run.seed=1")
     parser.add_argument("config", help="YAML file; configs/vlm.yaml is the default recipe")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override a key by its dotted path")
-    parser.add_argument("--init-from", metavar="RUN", help="start from the weights and vocabulary of another run or model directory")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override a key by its dotted path"
+    )
+    parser.add_argument(
+        "--init-from", metavar="RUN", help="start from the weights and vocabulary of another run or model directory"
+    )
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config, arguments.set)
@@ -198,16 +153,22 @@ def main(argv: list[str] | None = None) -> None:
     try:
         fit(config, arguments.init_from)
     except NotFinite as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         sys.exit(1)
 
 
 def _quiet() -> None:
-    """Our own lines only: Lightning's advice on loaders and hardware is for its users, not ours."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    """Our own lines only, once each: Lightning's advice on loaders and hardware is for its users, not ours."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.basicConfig(
+        format="%(levelname)s: %(message)s", level=logging.WARNING if rank_zero_only.rank == 0 else logging.ERROR
+    )
+    seen: set[str] = set()  # a source is opened for each stage, and has the same to say each time
+    logging.getLogger().handlers[0].addFilter(lambda record: not (record.getMessage() in seen or seen.add(record.getMessage())))
     warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # of a table with one row
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, AFTER_INTERRUPT)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from typing import Any
 
 import torch
@@ -16,14 +17,14 @@ from torch import Tensor
 from datasets.loader import StepBatch
 from train.config import OptimConfig, StageConfig
 from train.optim import build_optimizer, build_schedule
-from train.parallel import gather_dicts, sum_over_ranks, world_size
+from train.parallel import gather_dicts, sum_counters, sum_over_ranks, world_size
 from vlm.losses import total_loss
 from vlm.model import VLM
 
 log = logging.getLogger(__name__)
 
 
-class NotFinite(RuntimeError):
+class NotFinite(RuntimeError):  # noqa: N818 - what was found, as in the message
     """Too many steps in a row without a finite loss and gradient."""
 
 
@@ -34,13 +35,14 @@ class VLMModule(LightningModule):
         super().__init__()
         self.model, self.stage, self.optim, self.steps = model, stage, optim, steps
         self.figures: dict[str, float] = {}
-        self.router_counts: Tensor | None = None  # [L, 2, E] of the last micro-batch, all ranks
+        self.router_counts: Tensor | None = None  # [L, 2, E] of the last step, all ranks
         self.data_state: dict[str, dict] | None = None  # this rank's lanes after the last whole step
         self.epochs: dict[str, float] = {}
         self.used_up = False  # no source has anything left, on any rank
         self.bad_steps = self.bad_in_a_row = 0
         self._sums = torch.zeros(3, dtype=torch.float64)  # of the step so far: nll, learnt tokens, tokens
-        self._skipped: dict[str, int] = {}
+        self._router: Tensor | None = None  # [L, 2, E] of the step so far
+        self._skipped: Counter[str] = Counter()
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = build_optimizer(self.model, self.stage.train, self.optim, self.stage.lr or self.optim.lr)
@@ -53,26 +55,31 @@ class VLMModule(LightningModule):
     def training_step(self, step: StepBatch, batch_idx: int) -> Tensor:
         out = self.model(step.batch, with_logits=False)
         counts = torch.zeros(1) if out.router is None else out.router.counts
-        sums = torch.tensor([step.step_learnt, step.counts.learnt, step.counts.tokens], dtype=torch.float64, device=out.nll.device)
+        sums = torch.tensor(
+            [step.step_learnt, step.counts.learnt, step.counts.tokens], dtype=torch.float64, device=out.nll.device
+        )
         nll, counts, (step_learnt, learnt, tokens) = sum_over_ranks(out.nll, counts, sums)
-        self._note(step, float(nll.detach()), float(learnt), float(tokens))
+        self._note(step, float(nll.detach()), float(learnt), float(tokens), None if out.router is None else counts)
         micro = self.stage.micro_batches  # Lightning divides the loss by it; the step's tokens are counted already
         pairs = None if out.router is None else counts.sum(dim=1)
-        self.router_counts = None if out.router is None else counts
         return total_loss(out.nll, step_learnt / micro, out.router, self.model.config.decoder, counts=pairs) * world_size()
 
-    def _note(self, step: StepBatch, nll: float, learnt: float, tokens: float) -> None:
+    def _note(self, step: StepBatch, nll: float, learnt: float, tokens: float, router: Tensor | None) -> None:
         self._sums += torch.tensor([nll, learnt, tokens], dtype=torch.float64)
-        for (source, reason), count in step.counts.skipped.items():
-            self._skipped[f"skipped/{source}/{reason}"] = self._skipped.get(f"skipped/{source}/{reason}", 0) + count
+        self._router = router if self._router is None or router is None else self._router + router
+        self._skipped.update({f"skipped/{source}/{reason}": n for (source, reason), n in step.counts.skipped.items()})
         if step.last:
             nll, learnt, tokens = self._sums.tolist()
+            self.router_counts, self._router = self._router, None
             self._sums.zero_()
             self.data_state, self.epochs, self.used_up = step.state, step.epochs, tokens == 0
             self.figures = {"loss": nll / max(1.0, learnt), "tokens": tokens, "learnt": learnt}
 
     def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm of the whole gradient; a step that is not finite, or has nothing to learn, is left out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -88,18 +95,27 @@ class VLMModule(LightningModule):
             log.warning("step %d skipped: loss %g, gradient norm %g", self.global_step, self.figures["loss"], norm)
         if self.bad_in_a_row >= self.optim.max_bad_steps:
             raise NotFinite(
-                f"stage {self.stage.name!r} stopped at step {self.global_step}: {self.bad_in_a_row} steps in a row without a finite "
-                "loss and gradient; lower optim.lr, or look at the data"
+                f"stage {self.stage.name!r} stopped at step {self.global_step}: {self.bad_in_a_row} steps in a row without a "
+                "finite loss and gradient; lower optim.lr, or look at the data"
             )
 
-    @property
     def skipped(self) -> dict[str, int]:
-        """Samples this rank has left out so far, by source and reason."""
-        return dict(self._skipped)
+        """Samples left out so far, by source and reason; to be called on all ranks."""
+        return dict(sum_counters(self._skipped))
+
+    def on_train_start(self) -> None:
+        """The rates of this run's schedule: those in a checkpoint belong to the budget it was made with."""
+        schedule: Any = self.lr_schedulers()
+        for group, peak, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            group["lr"] = peak * factor(schedule.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["data_state"] = gather_dicts(self.data_state or {})
         checkpoint["bad_steps"] = (self.bad_steps, self.bad_in_a_row)
+        checkpoint["skipped"] = self.skipped()
+        checkpoint["used_up"] = self.used_up
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.bad_steps, self.bad_in_a_row = checkpoint["bad_steps"]
+        if self.global_rank == 0:  # one rank's, so that the sum is right
+            self._skipped = Counter(checkpoint["skipped"])

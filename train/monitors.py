@@ -1,13 +1,12 @@
 """What watches a stage: metrics on disk, held-out loss, checkpoints, the progress line, and a clean stop on a signal.
 
-The order of the callbacks is what makes a resumed run's `metrics.csv` equal to an uninterrupted one's: a step's rows are written
-first, then validation's, and only then a checkpoint, after which nothing more is written for that step.
+The order of the callbacks is what makes a resumed run's `metrics.csv` equal to an uninterrupted one's: a step's rows are
+written first, then validation's, and only then a checkpoint, after which nothing more is written for that step.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import signal
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -27,7 +27,7 @@ from datasets.loader import StepBatch
 from train import checkpoint
 from train.config import StageConfig
 from train.module import VLMModule
-from train.parallel import sum_over_ranks, world_size
+from train.parallel import sum_over_ranks
 from vlm.batch import Batch
 from vlm.model import VLM
 
@@ -61,11 +61,11 @@ class MetricsLog:
         """`speed` goes to TensorBoard only: it differs from run to run."""
         self.rows.writerows((self.stage, step, tokens, name, repr(float(value))) for name, value in figures.items())
         self.file.flush()
+        os.fsync(self.file.fileno())  # before any checkpoint of this step
         for name, value in {**figures, **(speed or {})}.items():
             self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        os.fsync(self.file.fileno())
         self.file.close()
         self.board.close()
 
@@ -101,8 +101,8 @@ def router_figures(counts: Tensor | None) -> Iterator[tuple[str, float]]:
 def gate_figures(model: VLM) -> Iterator[tuple[str, float]]:
     """tanh of every gate."""
     for layer, block in model.fusion.items():
-        yield f"gate/layer{layer}/attention", math.tanh(float(block.attention_gate))
-        yield f"gate/layer{layer}/ffn", math.tanh(float(block.ffn_gate))
+        yield f"gate/layer{layer}/attention", math.tanh(block.attention_gate.item())
+        yield f"gate/layer{layer}/ffn", math.tanh(block.ffn_gate.item())
 
 
 class Monitor(Callback):
@@ -125,12 +125,16 @@ class Monitor(Callback):
         self.log_every, self.checkpoint_every, self.keep = log_every, checkpoint_every, keep
         self.validate_every, self.batches = validate_every, batches
         self.validation: dict[str, float] = {}
-        self.interrupted: int | None = None  # signal that asked to stop
+        self.skipped: dict[str, int] = {}  # samples, by source and reason, over all ranks
+        self.interrupted: float | None = None  # when a signal asked to stop
         self.finished = False
+        self._handlers: dict[int, Any] = {}
         self.progress = Progress(stage.name, steps, stage.rows * stage.length) if log is not None else None
 
     def on_train_start(self, trainer: Trainer, module: VLMModule) -> None:
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        if trainer.is_global_zero:
+            checkpoint.drop_after(self.directory, trainer.global_step)
         if self.progress is not None:
             self.progress.start(trainer.global_step)
 
@@ -138,12 +142,12 @@ class Monitor(Callback):
         if not batch.last:
             return
         step = trainer.global_step
-        stop = self._stop_asked(module)
+        stop = bool(sum_over_ranks(torch.tensor(float(self.interrupted is not None), device=module.device))[0] > 0)
         self.finished = step >= self.steps or module.used_up
         if step % self.log_every == 0 or self.finished:
-            self._log(trainer, module, step)
+            self._log(module, step)
         if self.batches and (step % self.validate_every == 0 or self.finished):
-            self._validate(module, step)
+            self._validate(trainer, module, step)
         if step % self.checkpoint_every == 0 or self.finished or stop:
             self._save(trainer, step)
         if self.progress is not None:
@@ -151,6 +155,12 @@ class Monitor(Callback):
         trainer.should_stop = self.finished or stop
 
     def on_train_end(self, trainer: Trainer, module: VLMModule) -> None:
+        self._leave()
+
+    def on_exception(self, trainer: Trainer, module: VLMModule, exception: BaseException) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self.progress is not None:
@@ -159,36 +169,36 @@ class Monitor(Callback):
             self.metrics.close()
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self.interrupted is not None:  # a second time: at once
+        if self.interrupted is None:
+            self.interrupted = time.monotonic()
+            say(f"\n{signal.Signals(number).name}: stopping after this step")
+        elif time.monotonic() - self.interrupted > 1:  # sooner it is the same one: torchrun passes Ctrl-C on
             raise KeyboardInterrupt
-        self.interrupted = number
-        print(f"\n{signal.Signals(number).name}: stopping after this step", file=sys.stderr, flush=True)
 
-    def _stop_asked(self, module: VLMModule) -> bool:
-        """The same answer on every rank, whichever got the signal."""
-        asked = torch.tensor(float(self.interrupted is not None), device=module.device)
-        return bool(sum_over_ranks(asked)[0] > 0) if world_size() > 1 else bool(asked)
-
-    def _log(self, trainer: Trainer, module: VLMModule, step: int) -> None:
+    def _log(self, module: VLMModule, step: int) -> None:
+        self.skipped = module.skipped()
         if self.metrics is None:
             return
-        figures = {f"train/{name}": value for name, value in module.figures.items()}
+        figures = {} if module.used_up else {f"train/{name}": value for name, value in module.figures.items()}
         figures |= {f"lr/{group['name']}": group["lr"] for group in module.optimizers().param_groups}
-        figures |= {"train/skipped_steps": module.bad_steps, **{f"epochs/{k}": v for k, v in module.epochs.items()}, **module.skipped}
+        figures |= {
+            "train/skipped_steps": module.bad_steps,
+            **{f"epochs/{k}": v for k, v in module.epochs.items()},
+            **self.skipped,
+        }
         figures |= dict(router_figures(module.router_counts)) | dict(gate_figures(module.model))
         speed = {"speed/tokens_per_second": self.progress.rate} if self.progress is not None else {}
         self.metrics.write(step, self._tokens(step), figures, speed)
 
-    def _validate(self, module: VLMModule, step: int) -> None:
+    def _validate(self, trainer: Trainer, module: VLMModule, step: int) -> None:
         if self.metrics is not None:
-            self.validation = held_out_loss(module.model, self.batches, module.device)
+            with trainer.precision_plugin.forward_context():
+                self.validation = held_out_loss(module.model, self.batches, module.device)
             self.metrics.write(step, self._tokens(step), self.validation)
 
     def _save(self, trainer: Trainer, step: int) -> None:
         trainer.save_checkpoint(checkpoint.path_of(self.directory, step))
         if trainer.is_global_zero:
-            if self.finished:
-                (self.directory / "finished").write_text(json.dumps({"step": step, "budget": self.steps}))
             checkpoint.prune(self.directory, self.keep)
 
     def _tokens(self, step: int) -> int:
@@ -223,14 +233,15 @@ class Progress:
         elif now - self.printed > self.SECONDS or step == self.steps:
             self.printed = now
             left = (self.steps - step) * self.tokens_per_step / max(1e-9, self.rate)
-            say(f"{self.stage}: {tokens:,} tokens ({step}/{self.steps}), loss {loss:.3f}, {self.rate:,.0f} tokens/s, {left:.0f} s left")
+            speed = f"{self.rate:,.0f} tokens/s, {left:.0f} s left"
+            say(f"{self.stage}: {tokens:,} tokens ({step}/{self.steps}), loss {loss:.3f}, {speed}")
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
+@rank_zero_only
 def say(line: str) -> None:
     """One line of progress to standard error, so that standard output stays the command's result."""
     print(line, file=sys.stderr, flush=True)
-

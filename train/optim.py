@@ -12,6 +12,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from train.config import OptimConfig, ScheduleConfig
 from vlm.model import GROUPS, VLM
 
+_TABLES = {
+    "latents",
+    "time",
+    "pos_embed",
+    "positional_embedding",
+    "cls_token",
+    "reg_token",
+}  # embeddings that are bare parameters
+
 
 def freeze(model: VLM, train: Mapping[str, float]) -> None:
     """Only the groups named in `train` learn."""
@@ -25,12 +34,19 @@ def parameter_groups(model: VLM, train: Mapping[str, float], lr: float, weight_d
     for name, factor in train.items():
         part = model.group(name)
         whole = {id(m.weight) for m in part.modules() if isinstance(m, nn.Embedding)}
-        whole |= {id(p) for n, p in part.named_parameters() if n.rpartition(".")[2] in ("latents", "time", "pos_embed", "cls_token")}
+        whole |= {id(p) for n, p in part.named_parameters() if n.rpartition(".")[2] in _TABLES}
         for decays in (True, False):
             chosen = [p for p in part.parameters() if (p.ndim >= 2 and id(p) not in whole) == decays]
             if chosen:
                 decay = weight_decay if decays else 0.0
-                groups.append({"params": chosen, "lr": lr * factor, "weight_decay": decay, "name": f"{name}/{'decay' if decays else 'plain'}"})
+                groups.append(
+                    {
+                        "params": chosen,
+                        "lr": lr * factor,
+                        "weight_decay": decay,
+                        "name": f"{name}/{'decay' if decays else 'plain'}",
+                    }
+                )
     return groups
 
 

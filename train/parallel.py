@@ -8,6 +8,8 @@ Lightning's DDP averages gradients.
 from __future__ import annotations
 
 import os
+from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
 from train.config import RunConfig
+
+_LONGEST_WAIT = timedelta(hours=6)  # rank 0 measures and evaluates alone, and the others wait for it
 
 
 def is_distributed() -> bool:
@@ -45,13 +49,30 @@ def gather_dicts(mine: dict[str, Any]) -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
+def sum_counters(mine: Counter[str]) -> Counter[str]:
+    """Every rank's counts added up."""
+    if not is_distributed():
+        return mine
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, mine)
+    return sum(parts, Counter())
+
+
 def trainer_devices(run: RunConfig) -> dict[str, Any]:
-    """Lightning's arguments for where to run: what torchrun or Slurm launched, else `run.devices`."""
+    """Lightning's arguments for where to run: what torchrun launched, else `run.devices` on each of `run.num_nodes`.
+
+    Raises `ValueError` for devices that are not there.
+    """
     launched = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     on_gpu = run.accelerator == "gpu" or (run.accelerator == "auto" and torch.cuda.is_available())
-    devices: int = run.devices or launched or (torch.cuda.device_count() if on_gpu else 1)
+    devices: int = launched or run.devices or (torch.cuda.device_count() if on_gpu else 1)
+    if on_gpu and not 1 <= devices <= torch.cuda.device_count():
+        raise ValueError(
+            f"run.accelerator {run.accelerator!r} with {devices} processes: {torch.cuda.device_count()} CUDA devices here"
+        )
     nodes = int(os.environ["WORLD_SIZE"]) // launched if launched else run.num_nodes
     strategy: str | Strategy = "auto"
     if devices * nodes > 1:
-        strategy = DDPStrategy(process_group_backend=None if on_gpu else "gloo", gradient_as_bucket_view=True)
+        backend = None if on_gpu else "gloo"
+        strategy = DDPStrategy(process_group_backend=backend, timeout=_LONGEST_WAIT, gradient_as_bucket_view=True)
     return {"accelerator": "gpu" if on_gpu else "cpu", "devices": devices, "num_nodes": nodes, "strategy": strategy}

@@ -1,28 +1,29 @@
 """The run directory: what it holds, whether it belongs to this configuration, and where its training stands.
 
-    config.yaml       resolved, every default written
-    tokenizer.json    the run's vocabulary
-    checkpoints/      0-text/step-00001200/ … one folder a stage
-    model/            the newest finished stage, self-contained: what `vlm.load` reads
-    metrics.csv, tensorboard/, eval/, report.html
+config.yaml       resolved, every default written
+tokenizer.json    the run's vocabulary
+checkpoints/      0-text/step-00001200/ … one folder a stage
+model/            the newest finished stage, self-contained: what `vlm.load` reads
+metrics.csv, tensorboard/, eval/, report.html
 """
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from tokenizers import Tokenizer
 
 from train import checkpoint
-from train.config import Config, StageConfig, differences, to_yaml
+from train.config import Config, as_plain, differences, plain_yaml, to_yaml
+
+CONFIG = "config.yaml"
 
 # What may change when a run goes on: budgets, and where and how it runs.
 _FREE = ("budget_scale", "eval.", "validation.every")
-_FREE_RUN = ("run.dir", "run.accelerator", "run.devices", "run.num_nodes", "run.threads", "run.workers", "run.checkpoint_every")
-_FREE_RUN += ("run.keep", "run.log_every")
+_PLACE = ("dir", "accelerator", "devices", "num_nodes", "threads", "workers", "checkpoint_every", "keep", "log_every")
+_FREE_RUN = tuple(f"run.{name}" for name in _PLACE)
 
 
 @dataclass(frozen=True)
@@ -34,36 +35,32 @@ class Position:
 
 
 class RunDirectory:
-    """Raises `ValueError` when the directory was made by another configuration, naming the keys that differ."""
+    """Nothing is written before `begin`: a mistake that is found until then leaves no trace."""
 
-    def __init__(self, path: Path, config: Config, writes: bool = True) -> None:
+    def __init__(self, path: Path, config: Config) -> None:
         self.path, self.config = path, config
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"run.dir {path} is a file")
-        self._check()
-        if writes:
-            path.mkdir(parents=True, exist_ok=True)
-            fresh = path / ".config.yaml.new"
-            fresh.write_text(to_yaml(config))
-            os.replace(fresh, path / "config.yaml")
 
-    def _check(self) -> None:
-        file = self.path / "config.yaml"
+    def check(self) -> None:
+        """Raises `ValueError` when the directory was made by another configuration, naming the keys that differ."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"run.dir {self.path} is a file")
+        file = self.path / CONFIG
         if not file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and any(found.name != _fresh(file).name for found in self.path.iterdir()):
                 raise ValueError(f"run.dir {self.path} is not empty and holds no run: choose another")
             return
-        try:
-            old = yaml.safe_load(file.read_text())
-        except yaml.YAMLError:
-            old = None
-        if not isinstance(old, dict):
-            raise ValueError(f"{file} is not a run's configuration: choose another run.dir")
-        changed = [key for key in differences(old, yaml.safe_load(to_yaml(self.config))) if not _free(key)]
+        changed = [key for key in differences(plain_yaml(file), as_plain(self.config)) if not _free(key)]
         if changed:
             raise ValueError(
                 f"{self.path} holds a run of another configuration: {', '.join(changed[:6])} differ; choose another run.dir"
             )
+
+    def begin(self, tokenizer: Tokenizer) -> None:
+        """Write the configuration, and the vocabulary when there is none yet."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write(self.path / CONFIG, to_yaml(self.config))
+        if not self.tokenizer.exists():
+            _write(self.tokenizer, tokenizer.to_str())
 
     @property
     def tokenizer(self) -> Path:
@@ -84,15 +81,20 @@ class RunDirectory:
                 return Position(index, path)
         return Position(0, None)
 
-    def is_finished(self, index: int, path: Path, stage: StageConfig) -> bool:
+    def is_finished(self, index: int, path: Path) -> bool:
         """Has this stage's checkpoint reached its budget, or the end of its data?"""
-        step = checkpoint.step_of(path)
-        try:
-            record = json.loads((self.stage_dir(index) / "finished").read_text())
-            used_up = record["step"] == step and step < record["budget"]
-        except (OSError, ValueError, KeyError):
-            used_up = False
-        return used_up or step >= self.config.steps(stage)
+        steps = self.config.steps(self.config.stages[index])
+        return checkpoint.step_of(path) >= steps or checkpoint.read_state(path)["used_up"]
+
+
+def _fresh(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
+
+
+def _write(file: Path, text: str) -> None:
+    """All of it or nothing."""
+    _fresh(file).write_text(text, encoding="utf-8")
+    os.replace(_fresh(file), file)
 
 
 def _free(key: str) -> bool:

@@ -6,7 +6,7 @@ overwritten by the tokens generated after it, and a query sees the keys up to it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,8 +25,8 @@ class LayerCache:
     def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write [B, K, T, h] at `positions` and return all keys and values."""
         index = self.positions[:, None, :, None].expand_as(keys)
-        self.keys.scatter_(2, index, keys)
-        self.values.scatter_(2, index, values)
+        self.keys.scatter_(2, index, keys.to(self.keys.dtype))  # under autocast they come in another precision
+        self.values.scatter_(2, index, values.to(self.values.dtype))
         return self.keys, self.values
 
 
@@ -35,7 +35,7 @@ class Cache:
     """One generation's state. `media` holds each gated layer's keys and values of the images, computed once."""
 
     layers: list[LayerCache]
-    media: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    media: dict[str, tuple[Tensor, Tensor]] | None = None
 
     @classmethod
     def empty(cls, config: DecoderConfig, batch_size: int, length: int, device: torch.device, dtype: torch.dtype) -> Cache:

@@ -63,17 +63,18 @@ class TextDecoder(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Normal of deviation D^-½ (embedding: 0.02), projections into the residual stream less by √(2·layers); norms at 1."""
-        residual = (2 * self.config.num_layers) ** -0.5
+        """Matrices normal of deviation fan_in^-½, norms at 1, projections into the residual stream at 0.
+
+        So each token's stream starts as its own embedding, and each block adds to it as it learns.
+        """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 nn.init.ones_(parameter)
-            elif name.startswith(("embedding", "head")):
-                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith(("out.weight", "down")):
+                nn.init.zeros_(parameter)
             else:
                 fan_in = parameter.shape[-2] if "experts" in name else parameter.shape[-1]
-                std = fan_in**-0.5 * (residual if name.endswith(("out.weight", "down")) else 1.0)
-                nn.init.normal_(parameter, std=std)
+                nn.init.normal_(parameter, std=fan_in**-0.5)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, document: Tensor | None = None) -> Tensor:
         """[B, T] ids → logits [B, T, V]; each row is one document unless said otherwise."""

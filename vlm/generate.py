@@ -6,6 +6,7 @@ B rows, T prompt tokens, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,14 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens {self.max_new_tokens} is negative")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature} is not 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p} is not above 0 and at most 1")
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -49,6 +58,7 @@ def steps(model: VLM, batch: Batch, options: Sampling) -> Iterator[tuple[Tensor,
     rows, longest = batch.tokens.shape
     weight = model.decoder.embedding.weight
     cache = Cache.empty(model.config.decoder, rows, longest + options.max_new_tokens, weight.device, weight.dtype)
+    batch, cache.media = model.media(batch)
     generator = torch.Generator(weight.device).manual_seed(options.seed)
     stops = torch.tensor(options.stop_ids, device=weight.device, dtype=torch.int64)
     running = torch.ones(rows, dtype=torch.bool, device=weight.device)

@@ -17,6 +17,8 @@ import PIL.ImageOps
 import torch
 from torch import Tensor
 
+# What photographs, scans and web pages hold. Pillow knows more formats, some of which run other programs (EPS: Ghostscript).
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 MAX_PIXELS = 120_000_000  # 100-megapixel photographs pass, decompression bombs do not
 
 
@@ -28,7 +30,7 @@ def open_image(data: bytes | PIL.Image.Image) -> PIL.Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = data if isinstance(data, PIL.Image.Image) else PIL.Image.open(io.BytesIO(data))
+            image = data if isinstance(data, PIL.Image.Image) else PIL.Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"image of {image.width}x{image.height} pixels is over the limit of {MAX_PIXELS:,}")
             image.load()
@@ -42,7 +44,7 @@ def open_image(data: bytes | PIL.Image.Image) -> PIL.Image.Image:
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.float32)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        top = 255.0 if image.mode in ("I", "F") and values.max(initial=0) <= 255 else 65535.0
         image = PIL.Image.fromarray((values.clip(0, top) * (255.0 / top)).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +29,7 @@ from vlm.model import VLM
 from vlm.processor import Processor
 
 FORMAT = 1
+SpecialTokens = dict[Literal["pad", "bos", "eos", "medium"], str | None]
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
 
 
@@ -46,9 +48,9 @@ def save(directory: str | Path, model: VLM, processor: Processor) -> None:
         "sha256": {name: _sha256(fresh / name) for name in (WEIGHTS, TOKENIZER)},
     }
     (fresh / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(directory)
     if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(directory, old)
     os.replace(fresh, directory)
     shutil.rmtree(old, ignore_errors=True)
@@ -61,22 +63,21 @@ def load(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtyp
     """
     directory = find(path)
     config = _read_config(directory)
-    for name, digest in config["sha256"].items():
-        if name not in (WEIGHTS, TOKENIZER) or not (directory / name).is_file() or _sha256(directory / name) != digest:
+    for name in (WEIGHTS, TOKENIZER):
+        if not (directory / name).is_file() or _sha256(directory / name) != config["sha256"].get(name):
             raise ValueError(f"{directory / name} is missing or damaged: its SHA-256 is not the one in {CONFIG}")
+    shape = _read_shape(config["model"], directory / CONFIG)
+    processor = build_processor(shape, _read_tokenizer(directory / TOKENIZER), config["special_tokens"])
+    if processor.vocab_size > shape.decoder.vocab_size:
+        raise ValueError(f"{directory / TOKENIZER} has {processor.vocab_size} tokens, the model {shape.decoder.vocab_size}")
     try:
-        shape = TypeAdapter(ModelConfig).validate_json(json.dumps(config["model"]))
-        tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
         weights = load_file(directory / WEIGHTS)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{directory / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except SafetensorError as error:
         raise ValueError(f"{directory / WEIGHTS} is not a safetensors file: {error}") from None
-    shape = dataclasses.replace(shape, encoder=dataclasses.replace(shape.encoder, pretrained=None))
+    with torch.device("meta"):
+        check_weights(VLM(shape), weights, directory / WEIGHTS)  # before memory is taken for a shape that nothing fills
     model = VLM(shape)
-    load_weights(model, weights, directory / WEIGHTS)
-    processor = build_processor(shape, tokenizer, config["special_tokens"])
+    model.load_state_dict(weights)
     return model.to(device=device, dtype=dtype).eval(), processor
 
 
@@ -86,7 +87,13 @@ def build_processor(config: ModelConfig, tokenizer: Tokenizer, special_tokens: d
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], source: str | Path) -> None:
-    """Copy weights in. Raises `ValueError` naming what misses, is left over or differs in shape."""
+    """Copy weights in. Raises as `check_weights`."""
+    check_weights(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def check_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], source: str | Path) -> None:
+    """Raise `ValueError` naming what misses, is left over or differs in shape."""
     own = model.state_dict()
     missing = sorted(own.keys() - weights.keys())
     left_over = sorted(weights.keys() - own.keys())
@@ -97,19 +104,21 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], sourc
     if any(problems.values()):
         text = "; ".join(f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in problems.items() if names)
         raise ValueError(f"{source} does not fit the model: {text}")
-    model.load_state_dict(weights)
 
 
 def find(path: str | Path) -> Path:
     """The model directory that `path` is or holds. Raises `ValueError` where there is none."""
-    for directory in (Path(path), Path(path) / "model"):
+    places = (Path(path), Path(path) / "model")
+    for directory in (*places, *map(_old, places)):  # the old one: killed between the two renames of `save`
         if (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file():
             return directory
-    old = Path(path) / ".model.old"
-    if (old / CONFIG).is_file():  # killed between the two renames of `save`
-        return old
     what = "has no finished stage yet" if (Path(path) / "config.yaml").is_file() else "is neither a run nor a model directory"
     raise ValueError(f"{path} {what}: no {WEIGHTS} there or in {Path(path) / 'model'}")
+
+
+def _old(directory: Path) -> Path:
+    """Where `save` keeps the model that it replaces until the new one is in its place."""
+    return directory.parent / f".{directory.name}.old"
 
 
 def _read_config(directory: Path) -> dict:
@@ -118,11 +127,30 @@ def _read_config(directory: Path) -> dict:
         version = config["format"]
         if not all(isinstance(config[key], dict) for key in ("model", "special_tokens", "sha256")):
             raise TypeError("wrong layout")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{directory / CONFIG} is not a model's config: {error!r}") from None
+        TypeAdapter(SpecialTokens).validate_python(config["special_tokens"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(repr(error).split())
+        raise ValueError(f"{directory / CONFIG} is not a model's config: {reason}") from None
     if version != FORMAT:
         raise ValueError(f"{directory / CONFIG} has format {version!r}; this version reads format {FORMAT}")
     return config
+
+
+def _read_shape(model: dict, source: Path) -> ModelConfig:
+    """The shape without `pretrained`: the weights are here."""
+    try:
+        shape = TypeAdapter(ModelConfig).validate_json(json.dumps(model))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return dataclasses.replace(shape, encoder=dataclasses.replace(shape.encoder, pretrained=None))
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
 
 
 def _sha256(path: Path) -> str:

@@ -71,7 +71,7 @@ class VLM(nn.Module):
 
     def hidden(self, batch: Batch) -> Hidden:
         """The decoder's last states, before its head."""
-        batch, media = self._media(batch)
+        batch, media = self.media(batch)
         return self.decoder.hidden(
             batch.tokens,
             batch.positions,
@@ -88,7 +88,7 @@ class VLM(nn.Module):
     def media_keys(self, latents: Tensor) -> MediaKeys:
         return {name: block.project_media(latents) for name, block in self.fusion.items()}
 
-    def _media(self, batch: Batch) -> tuple[Batch, MediaKeys | None]:
+    def media(self, batch: Batch) -> tuple[Batch, MediaKeys | None]:
         """Keys and values of the batch's media; `None` where the fusion has nothing to do.
 
         A batch without media still runs a blank one, seen by no token, while vision is being trained: each rank then has a (zero)
@@ -149,17 +149,16 @@ class VLM(nn.Module):
     def decode_step(self, batch: Batch, cache: Cache) -> Tensor:
         """Logits [B, V] after the last real token of each row, reading and extending the cache.
 
-        The first call takes the prompts and their images; later ones one new token a row (an empty row repeats itself).
+        The first call takes the prompts; later ones one new token a row (an empty row repeats itself). `cache.media` is what
+        `media` gives for the prompts.
         """
-        if not cache.media and batch.num_media:
-            cache.media = self.media_keys(self.latents(batch))
         hidden = self.decoder.hidden(
             batch.tokens,
             batch.positions,
             batch.document,
             sees=batch.image_index >= 0,
             cache=cache,
-            before_layer=self._before_layer(batch, cache.media or None),
+            before_layer=self._before_layer(batch, cache.media),
         )
         last = (batch.lengths - 1).clamp(min=0)
         return self.decoder.logits(hidden.states[torch.arange(len(last), device=last.device), last])

@@ -9,6 +9,7 @@ generation; special tokens written out in a user's text stay plain text.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,10 +61,16 @@ class Processor:
         self.special = {"pad": pad, "bos": bos, "eos": eos, "medium": medium}
         self.pad_id, self.eos_id, self.image_id = (self._id(name) for name in (pad, eos, medium))
         self.bos_id = None if bos is None else self._id(bos)
+        tokenizer.no_truncation()  # published tokenizer files may carry both
+        tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # "<image>" typed by a user is text, not a picture
 
-    def _id(self, token: str) -> int:
-        index = self.tokenizer.token_to_id(token)
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self.tokenizer.encode_special_tokens = True  # neither a pickle nor a file of the tokenizer keeps it
+
+    def _id(self, token: str | None) -> int:
+        index = None if token is None else self.tokenizer.token_to_id(token)
         if index is None:
             raise ValueError(f"tokenizer has no token {token!r}")
         return index
@@ -73,7 +80,11 @@ class Processor:
         return self.tokenizer.get_vocab_size()
 
     def tokenize(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        """Raises `ValueError` for text that is not Unicode (half a surrogate pair, as JSON may hold)."""
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            raise ValueError(f"text is not valid Unicode: {text[:40]!a}") from None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids → text, special tokens left out."""
@@ -93,8 +104,8 @@ class Processor:
                 case Image() | Video():
                     frames = (segment.data,) if isinstance(segment, Image) else segment.frames
                     times = (0.0,) if isinstance(segment, Image) else segment.times or tuple(map(float, range(len(frames))))
-                    if len(times) != len(frames) or not frames:
-                        raise ValueError(f"clip has {len(frames)} frames and {len(times)} times")
+                    if len(times) != len(frames) or not frames or not all(map(math.isfinite, times)):
+                        raise ValueError(f"clip has {len(frames)} frames and times {times[:8]}")
                     media.append((len(tokens), torch.stack([self.image(f) for f in frames]), times))
                     ids = [self.image_id]
             tokens += ids
@@ -125,8 +136,7 @@ class Processor:
             for d, doc in enumerate(row):
                 here = slice(start, start + len(doc))
                 tokens[b, here], positions[b, here], document[b, here] = doc.tokens, np.arange(len(doc)), d
-                following = slice(start, start + len(doc) - 1)
-                labels[b, following] = np.where(doc.learn[1:], doc.tokens[1:], IGNORE)
+                labels[b, here][:-1] = np.where(doc.learn, doc.tokens, IGNORE)[1:]
                 for position, pixels, times in doc.media:
                     medium = len(media_document)
                     image_index[b, start + position : here.stop] = medium

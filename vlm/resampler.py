@@ -5,11 +5,16 @@ M media, N frames over all media, P patches a frame, R latents, D latent width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoders.positions import sincos_grid
 from vlm.config import ResamplerConfig
+
+GRID_GAIN = 1.5  # of queries and keys at the start: a latent's own place gets most of its attention
 
 
 class ResamplerLayer(nn.Module):
@@ -59,6 +64,7 @@ class PerceiverResampler(nn.Module):
 
     def __init__(self, config: ResamplerConfig, encoder_dim: int) -> None:
         super().__init__()
+        self.config = config
         self.latents = nn.Parameter(torch.empty(config.num_latents, config.dim))
         self.time = nn.Parameter(torch.empty(config.max_frames, config.dim))
         self.project = nn.Linear(encoder_dim, config.dim) if encoder_dim != config.dim else nn.Identity()
@@ -77,6 +83,24 @@ class PerceiverResampler(nn.Module):
                 module.reset_parameters()
         nn.init.normal_(self.latents)
         nn.init.zeros_(self.time)
+        if self.config.start == "grid":
+            self._start_on_a_grid()
+
+    def _start_on_a_grid(self) -> None:
+        """Latents begin as the places of a coarse grid, and look there first.
+
+        Where a patch carries its place as sines and cosines (encoders/timm_vit.py), a latent starts with most of its attention near
+        its own. Latents that begin at random all see nearly the same mean of the picture, and a small model from scratch takes long
+        to tell places apart. The latents are the grid's codes turned by a random rotation that the queries turn back: else a
+        latent's key would match its own query best, and it would look at nothing but itself.
+        """
+        dim = self.config.dim
+        turn = nn.init.orthogonal_(torch.empty(dim, dim, device=self.latents.device))
+        self.latents.copy_(sincos_grid(math.isqrt(self.config.num_latents), dim).to(turn.device) @ turn.T)
+        for layer in self.layers:
+            keys = nn.init.orthogonal_(torch.empty_like(turn), gain=GRID_GAIN)
+            layer.key_value.weight[:dim] = keys
+            layer.query.weight.copy_(keys @ turn.T)
 
     def forward(self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int) -> Tensor:
         latents, patches, mask = self.inputs(patches, media_of_frame, frame_time, num_media)

@@ -38,7 +38,7 @@ class Asker:
 
     def ask(self, form: str, answer: str, steps: list[str], view: View | None = None, high: bool = True, **fields) -> Question:
         """Fill one of the form's phrasings."""
-        count = len(PHRASINGS[form]) if self.printed else min(SIGHT_PHRASINGS, len(PHRASINGS[form]))
+        count = 1 if self.spec.plain else len(PHRASINGS[form][: None if self.printed else SIGHT_PHRASINGS])
         if view is not None:
             words, side = view.words, 0 if high else 1
             fields = {

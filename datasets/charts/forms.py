@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 from datasets.charts.asker import UNANSWERABLE, Asker, Question
@@ -287,3 +288,9 @@ FORMS = {
     "yes_no": (yes_more, yes_beyond, yes_most, yes_there, yes_trend),
     "unanswerable": (unanswerable,),
 }
+
+
+def plain_forms(kind: str) -> tuple[Callable[[Asker], Question | None], ...]:
+    """The forms of a profile that asks plainly, in the order they are tried."""
+    chosen = {"label": (label_place, label_value), "yes_no": (yes_there,)}
+    return chosen.get(kind, FORMS[kind][:1])

@@ -1,7 +1,7 @@
 """What a chart source draws: types, question kinds, sizes and counts. All fields are plain values, to be set from YAML.
 
 `sight` asks what can be seen without reading: colours and places name the marks, values are whole numbers on an axis from
-0 to 10. `read` prints names, numbers, legends and titles and asks by name.
+0 to 10. `glance` is its easy part, few marks, plain questions and no arithmetic: what a laptop can learn in minutes. `read` prints names, numbers, legends and titles and asks by name.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Profile:
     """Counts are [least, most]; weights need not add up to 1, and 0 leaves a type or kind out."""
 
     name: str = "sight"
+    plain: bool = False  # each kind of question in one form and one wording
     text: bool = False  # names, numbers and titles printed and asked for
     types: dict[str, float] = field(default_factory=lambda: _equal(CHART_TYPES))
     kinds: dict[str, float] = field(default_factory=lambda: _equal(QUESTION_KINDS))
@@ -84,8 +85,13 @@ SIGHT_KINDS = {
     "value": 4, "label": 2, "extremum": 3, "compare": 2, "count": 2, "sum": 1, "difference": 1, "ratio": 0.5, "average": 0.5,
     "trend": 1.5, "yes_no": 2, "unanswerable": 1,
 }  # fmt: skip
+GLANCE_KINDS = dict.fromkeys(("value", "label", "extremum", "compare", "count", "trend", "yes_no"), 1.0)
+GLANCE_TYPES = {"vertical_bar": 4.0, "horizontal_bar": 2.0, "line": 2.0, "pie": 2.0}
 PROFILES = {
     "sight": Profile(kinds=SIGHT_KINDS),
+    "glance": Profile(
+        name="glance", plain=True, kinds=GLANCE_KINDS, types=GLANCE_TYPES, bars=(2, 4), slices=(2, 3), lines=(1, 2), points=(3, 4),
+    ),
     "read": Profile(
         name="read", text=True, kinds=SIGHT_KINDS, side=(128, 256), aspect=(0.85, 1.3), slices=(2, 6), groups=(2, 4),
         points=(3, 7), title_share=0.8, grid_share=0.6, turn_pie=True,

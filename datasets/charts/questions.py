@@ -8,7 +8,7 @@ thresholds are drawn so that the question alone does not give the answer away.
 from __future__ import annotations
 
 from datasets.charts.asker import Asker, Question
-from datasets.charts.forms import FORMS
+from datasets.charts.forms import FORMS, plain_forms
 from datasets.charts.profile import Profile
 from datasets.charts.rng import Draw
 from datasets.charts.spec import ChartSpec
@@ -40,7 +40,7 @@ def applicable(kind: str, type_: str) -> bool:
 def _ask(spec: ChartSpec, kind: str, draw: Draw) -> Question | None:
     truth = draw.chance(0.5)
     for _ in range(3):
-        for form in draw.some(FORMS[kind], len(FORMS[kind])):
+        for form in plain_forms(kind) if spec.plain else draw.some(FORMS[kind], len(FORMS[kind])):
             question = form(Asker(spec, draw, kind, truth))
             if question is not None:
                 return question

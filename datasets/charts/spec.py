@@ -35,6 +35,7 @@ class ChartSpec:
     y_name: str
     style: Style
     mark_pool: tuple[str, ...]  # all names of the sort of its marks: where names that it lacks are taken from
+    plain: bool = False  # each kind of question in one form and one wording
 
     @property
     def type(self) -> str:
@@ -71,7 +72,7 @@ def make_spec(
         table, x_name, y_name, style, pool = _propose(type_, profile, draw)
         if split_of(table, profile.held_out_share) != split:
             continue
-        spec = ChartSpec(seed, index, split, profile.name, profile.text, table, x_name, y_name, style, pool)
+        spec = ChartSpec(seed, index, split, profile.name, profile.text, table, x_name, y_name, style, pool, profile.plain)
         if not spec.printed or has_room(spec):
             return spec
     raise ValueError(f"profile {profile.name!r} has no room for a {type_} chart of split {split!r}: change its counts or side")

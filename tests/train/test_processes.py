@@ -1,0 +1,68 @@
+"""Two processes do what one does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from train_runs import ROOT, TINY, curve, metrics, overrides, train
+
+MIXED = [
+    "budget_scale=1.3e-6",
+    "stages.tune.mixture={charts: 1.0, tables: 4.0}",
+    "validation.every=30",
+    "run.checkpoint_every=40",
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess]:
+    folder = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "train.fit", TINY, "--set"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    two = subprocess.run(
+        [*command, *overrides(folder / "two", *MIXED)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150
+    )
+    assert two.returncode == 0, two.stderr
+    return train(folder / "one", *MIXED), folder / "two", two
+
+
+def test_the_loss_curve_is_that_of_one_process(runs: tuple) -> None:
+    one, two, _ = runs
+    for stage in ("text", "align", "tune"):  # in tune, many rows have no picture
+        assert len(curve(one, "train/loss", stage)) >= 50
+        assert curve(two, "train/loss", stage) == pytest.approx(curve(one, "train/loss", stage), rel=1e-5)
+
+
+def test_all_other_figures_too(runs: tuple) -> None:
+    a, b = ({(s, n, name): v for s, n, _, name, v in metrics(run)} for run in runs[:2])
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        if not key[2].startswith("epochs/"):  # as far as rank 0 can tell
+            assert b[key] == pytest.approx(value, rel=1e-3, abs=5e-3), key  # a few tokens at the edge between two experts
+
+
+def test_each_line_is_said_once_and_nothing_else(runs: tuple) -> None:
+    lines = [line for line in runs[2].stderr.splitlines() if line]
+    assert len(lines) == len(set(lines))
+    assert all(line.split()[0].rstrip(":") in ("text", "align", "tune") for line in lines), runs[2].stderr
+
+
+def test_one_process_goes_on_where_two_stopped(runs: tuple, tmp_path: Path) -> None:
+    one, two, _ = runs
+    run = tmp_path / "run"
+    shutil.copytree(two, run)
+    shutil.rmtree(sorted((run / "checkpoints" / "2-tune").glob("step-*"))[-1])
+    train(run, *MIXED)
+    assert curve(run, "train/learnt") == curve(one, "train/learnt")  # the same rows in the same order
+    assert curve(run, "train/loss") == pytest.approx(curve(one, "train/loss"), rel=1e-5)
+
+
+def test_rows_that_cannot_be_shared_out_are_found_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stage 'tune': 4 rows cannot be shared evenly by 3 processes"):
+        train(tmp_path / "run", "run.devices=3", "stages.text.rows=3", "stages.align.rows=3", "run.accelerator=cpu")
+    assert not (tmp_path / "run").exists()

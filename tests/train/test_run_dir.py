@@ -1,0 +1,101 @@
+"""Which directories a run may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from train_runs import config, train
+
+from train.config import read_config
+from train.run_dir import RunDirectory
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("run.seed=9", "run.seed"),
+        ("optim.lr=1.0e-4", "optim.lr"),
+        ("stages.tune.rows=8", "stages.tune.rows"),
+        ("model.decoder.dim=64", "model.decoder.dim"),
+        ("sources.code.epochs=1", "sources.code.epochs"),
+        ("run.precision=bf16-true", "run.precision"),
+        ("tokenizer.documents=9", "tokenizer.documents"),
+    ],
+)
+def test_a_run_of_another_configuration_is_refused_by_its_keys(change: str, key: str, finished: Path) -> None:
+    before = (finished / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=f"another configuration: {key} differ"):
+        train(finished, change)
+    assert (finished / "config.yaml").read_text() == before
+
+
+def test_what_does_not_change_the_mathematics_may_change(finished: Path) -> None:
+    free = [
+        "budget_scale=1.0e-6",
+        "stages.tune.tokens=9e12",
+        "run.workers=3",
+        "run.checkpoint_every=7",
+        "run.keep=9",
+        "run.threads=2",
+    ]
+    free += [
+        "run.log_every=3",
+        "eval.charts=5",
+        "eval.profile=glance",
+        "validation.every=3",
+        "run.accelerator=cpu",
+        "run.devices=2",
+    ]
+    RunDirectory(finished, config(finished, *free)).check()
+
+
+def test_a_directory_with_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        train(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        train(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["", "- a", "x: &x 1\ny: *x", "\tx", "a: !!python/object/apply:os.system ['true']"])
+def test_a_configuration_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        train(tmp_path)
+
+
+def test_an_empty_directory_and_one_killed_at_its_very_start_are_taken(tmp_path: Path) -> None:
+    RunDirectory(tmp_path, config(tmp_path)).check()
+    (tmp_path / ".config.yaml.new").write_text("half")
+    RunDirectory(tmp_path, config(tmp_path)).check()
+
+
+def test_a_mistake_found_at_the_start_leaves_no_directory(tmp_path: Path) -> None:
+    for mistake, says in [
+        ("sources.code={kind: stdlb}", "did you mean 'stdlib'"),
+        ("sources.code={kind: stdlib, byts: 5}", "did you mean 'bytes'"),
+        ("sources.code={kind: shards, path: nowhere}", "no shards at nowhere"),
+        ("sources.charts_held_out={kind: shards, path: nowhere}", "no shards at nowhere"),
+        ("sources.charts.profile=glanc", "did you mean 'glance'"),
+        ("eval.profile=glanc", "did you mean 'glance'"),
+        ("sources.code.epochs=-1", "epochs of source 'code' is -1"),
+        ("model.encoder.name=vit_tiny_patch16_225", "vit_tiny_patch16_224"),
+        ("tokenizer.path=nowhere.json", "nowhere.json cannot be read"),
+        ("model.decoder.vocab_size=100", "it must hold 260"),
+        ("run.accelerator=gpu", "CUDA devices"),
+    ]:
+        with pytest.raises(ValueError) as caught:
+            train(tmp_path / "run", mistake)
+        assert says in str(caught.value), mistake
+        assert not (tmp_path / "run").exists(), mistake
+
+
+def test_the_directory_holds_the_whole_configuration(finished: Path) -> None:
+    written = read_config(finished / "config.yaml")
+    assert written == config(finished)

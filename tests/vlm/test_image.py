@@ -1,0 +1,182 @@
+"""Pictures from anywhere, and files that are none."""
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from vlm.image import MAX_PIXELS, ImageTransform, open_image
+
+
+def encoded(image, format="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def colour(image):
+    return np.asarray(image).reshape(-1, 3).mean(axis=0).round().astype(int).tolist()
+
+
+def near(a, b, by=4):
+    return max(abs(x - y) for x, y in zip(a, b, strict=True)) <= by
+
+
+def ramp(mode, top):
+    """A row from black to the format's white."""
+    return PIL.Image.fromarray(np.linspace(0, top, 64).astype(mode)[None].repeat(4, axis=0))
+
+
+def test_cmyk_jpeg():
+    data = encoded(PIL.Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)
+    assert near(colour(open_image(data)), [255, 0, 0], by=12)
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "RGBA", "RGB", "L"])
+def test_transparency_is_over_white(mode):
+    if mode == "P":
+        image = PIL.Image.new("P", (4, 4), 0)
+        image.putpalette([10, 20, 30, 200, 0, 0])
+        image.putpixel((0, 0), 1)
+        data = encoded(image, transparency=0)
+    elif mode in ("LA", "RGBA"):
+        data = encoded(PIL.Image.new(mode, (4, 4), (9, 0) if mode == "LA" else (9, 9, 9, 0)))
+    else:
+        data = encoded(
+            PIL.Image.new(mode, (4, 4), 7 if mode == "L" else (7, 7, 7)), transparency=7 if mode == "L" else (7, 7, 7)
+        )
+    pixels = np.asarray(open_image(data))
+    assert pixels[3, 3].tolist() == [255, 255, 255]
+    if mode == "P":
+        assert pixels[0, 0].tolist() == [200, 0, 0]
+
+
+def test_half_transparent_is_mixed_with_white():
+    assert near(colour(open_image(encoded(PIL.Image.new("RGBA", (4, 4), (255, 0, 0, 128))))), [255, 127, 127], by=1)
+
+
+def test_sixteen_bits_keep_the_upper_eight():
+    row = np.asarray(open_image(encoded(ramp(np.uint16, 65535))))[0, :, 0].astype(int)
+    assert row[0] == 0 and row[-1] == 255 and (np.diff(row) > 0).all()
+
+
+def test_a_dark_sixteen_bit_picture_stays_dark():
+    assert np.asarray(open_image(encoded(ramp(np.uint16, 200)))).max() <= 1
+
+
+@pytest.mark.parametrize("mode", [np.int32, np.float32])
+def test_integers_and_floats_of_eight_bits(mode):
+    row = np.asarray(open_image(encoded(ramp(mode, 255), "TIFF")))[0, :, 0]
+    assert row[0] == 0 and row[-1] == 255
+
+
+def test_one_bit():
+    image = PIL.Image.new("1", (8, 8), 0)
+    image.putpixel((3, 2), 1)
+    pixels = np.asarray(open_image(encoded(image)))
+    assert pixels[2, 3].tolist() == [255] * 3 and pixels.sum() == 255 * 3
+
+
+def test_exif_rotation_is_applied():
+    image = PIL.Image.new("RGB", (20, 10), "black")
+    image.paste((255, 255, 255), (0, 0, 10, 10))  # left half white
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise: left becomes top
+    turned = open_image(encoded(image, "JPEG", exif=exif, quality=95))
+    assert turned.size == (10, 20)
+    assert turned.getpixel((5, 3))[0] > 240 and turned.getpixel((5, 16))[0] < 15
+
+
+def test_first_frame_of_an_animation():
+    frames = [PIL.Image.new("RGB", (8, 8), c) for c in ("red", "lime", "blue")]
+    assert colour(open_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))) == [255, 0, 0]
+
+
+def png_header(width, height):
+    """A PNG whose header claims any size, and whose data would be a bomb."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+
+
+JPEG = encoded(PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "JPEG")
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no picture",
+        JPEG[: len(JPEG) // 2],
+        JPEG[:20],
+        encoded(PIL.Image.new("RGB", (50, 50)))[:60],
+        EPS,
+        png_header(0, 5),
+    ],
+    ids=["empty", "text", "half-jpeg", "jpeg-head", "png-head", "eps", "no-width"],
+)
+def test_what_is_no_whole_picture_is_refused_in_one_line(data):
+    with pytest.raises(ValueError) as error:
+        open_image(data)
+    assert str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(11_000, 11_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+def test_a_bomb_is_refused_before_a_pixel_is_decoded(size, monkeypatch):
+    assert size[0] * size[1] > MAX_PIXELS
+    monkeypatch.setattr(PIL.Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ValueError):
+        open_image(png_header(*size))
+
+
+def test_a_bomb_takes_no_memory():
+    script = f"""
+import resource, vlm.image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try: vlm.image.open_image(bytes.fromhex({png_header(11_000, 11_000).hex()!r}))
+except ValueError: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    grown = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    assert grown < 40_000  # KiB; decoded, it would be 360,000
+
+
+@pytest.mark.parametrize("size", [(1, 10_000), (10_000, 1), (3, 5), (1, 1)])
+@pytest.mark.parametrize("mode", ["letterbox", "squash"])
+def test_any_shape_becomes_the_square(size, mode):
+    pixels = ImageTransform(32, mode)(PIL.Image.new("RGB", size, "black"))
+    assert pixels.shape == (3, 32, 32) and pixels.is_contiguous() and pixels.min() == 0
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (400, 100), (7, 28)])
+def test_letterbox_keeps_aspect_and_centres(size):
+    pixels = ImageTransform(32)(PIL.Image.new("RGB", size, "black"))
+    rows, columns = (pixels[0] < 128).any(1).nonzero()[:, 0], (pixels[0] < 128).any(0).nonzero()[:, 0]
+    height, width = len(rows), len(columns)
+    assert max(height, width) == 32 and width / height == pytest.approx(size[0] / size[1])
+    for line in (rows, columns):
+        assert abs(int(line[0]) - (31 - int(line[-1]))) <= 1
+    assert pixels.max() == 255  # white bars
+
+
+@pytest.mark.parametrize("mode", ["letterbox", "squash"])
+def test_nothing_is_mirrored_or_turned(mode):
+    image = PIL.Image.new("RGB", (60, 40), "black")
+    image.paste((255, 0, 0), (0, 0, 30, 20))  # top left
+    image.paste((0, 0, 255), (30, 20, 60, 40))  # bottom right
+    pixels = ImageTransform(32, mode)(image)
+    for (row, column), expected in {(10, 4): [255, 0, 0], (22, 27): [0, 0, 255], (10, 27): [0] * 3, (22, 4): [0] * 3}.items():
+        assert near(pixels[:, row, column].tolist(), expected, by=3)
+
+
+def test_a_picture_of_the_right_size_is_untouched():
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert (ImageTransform(32)(encoded(PIL.Image.fromarray(pixels))).permute(1, 2, 0).numpy() == pixels).all()
