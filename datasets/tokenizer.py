@@ -1,7 +1,8 @@
 """The byte-level BPE tokenizer, trained on the run's own data and saved with it (Hugging Face `tokenizers`).
 
-Every byte has a token, so any text comes back whole and nothing is unknown. Digits stand alone, with the space
-before them: a number's value is in its digits, not in which of them were frequent together (as in Llama and PaLM). No normalisation and no added spaces.
+Every byte has a token, so any text comes back whole and nothing is unknown. Digits stand alone, with the space before them: a
+number's value is in its digits, not in which of them were frequent together (as in Llama and PaLM). No normalisation and no
+added spaces.
 """
 
 from __future__ import annotations

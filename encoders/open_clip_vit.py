@@ -22,7 +22,9 @@ class OpenClipEncoder(Encoder):
     def __init__(self, config: EncoderConfig) -> None:
         visual = _create(config)
         preprocess = getattr(visual, "preprocess_cfg", None) or {}
-        super().__init__(preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN), preprocess.get("std", open_clip.OPENAI_DATASET_STD))
+        super().__init__(
+            preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN), preprocess.get("std", open_clip.OPENAI_DATASET_STD)
+        )
         # The pooled vector is not used: pooling and projection would be parameters without gradient.
         self.trunk = getattr(visual, "trunk", None)
         if self.trunk is not None:

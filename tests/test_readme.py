@@ -24,7 +24,9 @@ def commands() -> list[str]:
 def run(command: str, run_dir: Path, data: Path) -> str:
     command = command.replace("runs/vlm", str(run_dir)).replace("../shared/data", str(DATA)).replace(" data/", f" {data}/")
     words = [sys.executable, *shlex.split(command)[1:]]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
     return done.stdout
 
@@ -55,8 +57,13 @@ def test_conversion_and_training_on_real_data(tmp_path: Path) -> None:
         pytest.skip(f"no real data at {DATA}: set VLM_DATA")
     for command in (c for c in commands() if "datasets.convert" in c):
         run(command, tmp_path, tmp_path)
-    small = "budget_scale=3.0e-8 eval.charts=4 eval.reasoned=2 eval.tables=4 validation.every=10 tokenizer.documents=20 run.threads=1"
-    run(f"python -m train.fit configs/chart.yaml --set run.dir={tmp_path / 'run'} data_root={tmp_path} {small}", tmp_path, tmp_path)
+    small = "budget_scale=3.0e-8 eval.charts=4 eval.reasoned=2 eval.tables=4 validation.every=10"
+    small += " tokenizer.documents=20 run.threads=1"
+    run(
+        f"python -m train.fit configs/chart.yaml --set run.dir={tmp_path / 'run'} data_root={tmp_path} {small}",
+        tmp_path,
+        tmp_path,
+    )
     assert (tmp_path / "run" / "report.html").exists()
 
 

@@ -1,7 +1,7 @@
 """What generation keeps: keys and values of each decoder layer, and of each gated layer's images.
 
-The cache is static, [B, K, S, h] a layer. Rows are ragged: a token is written at its own position, so a short prompt's padding is
-overwritten by the tokens generated after it, and a query sees the keys up to its own position and no other.
+The cache is static, [B, K, S, h] a layer. Rows are ragged: a token is written at its own position, so a short prompt's padding
+is overwritten by the tokens generated after it, and a query sees the keys up to its own position and no other.
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ from vlm.config import DecoderConfig
 class LayerCache:
     """Keys and values of one layer, [B, K, S, h] each; `positions` [B, T] says where the next tokens are written."""
 
-    def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, shifted: int = 0) -> None:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
+        self.unturned = self.keys.new_zeros(shape[0], shifted, *shape[2:])  # keys of shifted heads before shift and rotation
         self.positions: Tensor | None = None
+
+    def previous(self, keys: Tensor) -> Tensor:
+        """Keep the shifted heads' keys [B, s, T, h]; returns those of the token before each (before the first: its own)."""
+        index = self.positions[:, None, :, None].expand_as(keys)
+        self.unturned.scatter_(2, index, keys.to(self.unturned.dtype))
+        return self.unturned.gather(2, (index - 1).clamp(min=0))
 
     def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write [B, K, T, h] at `positions` and return all keys and values."""
@@ -41,7 +48,7 @@ class Cache:
     def empty(cls, config: DecoderConfig, batch_size: int, length: int, device: torch.device, dtype: torch.dtype) -> Cache:
         """A cache for prompts and continuations of at most `length` tokens."""
         shape = (batch_size, config.num_kv_heads, length, config.head_size)
-        return cls([LayerCache(shape, device, dtype) for _ in range(config.num_layers)])
+        return cls([LayerCache(shape, device, dtype, config.shifted_kv_heads) for _ in range(config.num_layers)])
 
     def place(self, positions: Tensor) -> Tensor:
         """Announce where the next tokens go, [B, T]; returns which keys each may see, bool [B, 1, T, S]."""

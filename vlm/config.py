@@ -25,6 +25,9 @@ class DecoderConfig(Checked):
     normalize_top_k: bool = True  # weights of the chosen experts sum to 1 (Mixtral); False keeps the raw softmax (OLMoE)
     balance_loss: float = 0.01  # weight of the load-balance loss (Fedus et al., 2022, eq. 4)
     router_z_loss: float = 0.001  # weight of the router z-loss (Zoph et al., 2022, eq. 5)
+    # Key heads that carry the previous token's key (as the smeared keys of Olsson et al., 2022): "what follows X" is then found
+    # in one layer, where it otherwise takes two and, in a small model, most of a short training. 0: a Llama.
+    shifted_kv_heads: int = 0
     rope_theta: float = 10_000.0  # base of the rotary frequencies (Su et al., 2021)
     norm_eps: float = 1e-5
     tie_embeddings: bool = True  # input table = output head
@@ -36,6 +39,10 @@ class DecoderConfig(Checked):
             raise ValueError(f"decoder.num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_size % 2:
             raise ValueError(f"decoder.head_dim {self.head_size} is odd: rotary positions turn pairs")
+        if not 0 <= self.shifted_kv_heads <= self.num_kv_heads:
+            raise ValueError(
+                f"decoder.shifted_kv_heads {self.shifted_kv_heads} is not between 0 and num_kv_heads {self.num_kv_heads}"
+            )
         if not 1 <= self.top_k <= self.num_experts:
             raise ValueError(f"decoder.top_k {self.top_k} is not between 1 and num_experts {self.num_experts}")
 
@@ -75,7 +82,9 @@ class FusionConfig(Checked):
     ffn_dim: Size = 4096
     gate_init: float = 0.0  # α of tanh(α): at 0 a new model is exactly its decoder, and no gradient reaches the encoder
     sees: Literal["last", "all"] = "last"  # a token attends to the last medium before it, or to all before it
-    pass_without_image: bool = True  # a token that sees no image passes both sublayers untouched; False: as Idefics, its FFN acts
+    pass_without_image: bool = (
+        True  # a token that sees no image passes both sublayers untouched; False: as Idefics, its FFN acts
+    )
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,16 @@ class DecoderLayer(nn.Module):
         self.moe = MoE(config)
 
     def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, real: Tensor, sees: Tensor, cache: LayerCache | None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor,
+        first: Tensor,
+        real: Tensor,
+        sees: Tensor,
+        cache: LayerCache | None,
     ) -> tuple[Tensor, RouterStats | None]:
-        x = x + self.attention(self.attention_norm(x), rotary, mask, cache)
+        x = x + self.attention(self.attention_norm(x), rotary, mask, first, cache)
         y, stats = self.moe(self.moe_norm(x), real, sees)
         return x + y, stats
 
@@ -101,7 +108,8 @@ class TextDecoder(nn.Module):
         for index, layer in enumerate(self.layers):
             if before_layer is not None:
                 x = before_layer(index, x)
-            x, s = layer(x, rotary, mask, document >= 0, sees, None if cache is None else cache.layers[index])
+            layer_cache = None if cache is None else cache.layers[index]
+            x, s = layer(x, rotary, mask, positions == 0, document >= 0, sees, layer_cache)
             stats.append(s)
         return Hidden(self.norm(x), RouterStats.stack(stats) if stats[0] is not None else None)
 

@@ -98,7 +98,9 @@ def check_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], sour
     missing = sorted(own.keys() - weights.keys())
     left_over = sorted(weights.keys() - own.keys())
     differ = [
-        f"{n} {tuple(weights[n].shape)} for {tuple(own[n].shape)}" for n in own if n in weights and weights[n].shape != own[n].shape
+        f"{n} {tuple(weights[n].shape)} for {tuple(own[n].shape)}"
+        for n in own
+        if n in weights and weights[n].shape != own[n].shape
     ]
     problems = {"missing": missing, "left over": left_over, "of another shape": differ}
     if any(problems.values()):

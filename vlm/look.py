@@ -47,7 +47,9 @@ def _inputs(model: nn.Module, kind: type[nn.Module]) -> Iterator[list[tuple[nn.M
     """Collect what each module of a kind is called with, in order, inside the `with`."""
     calls: list[tuple[nn.Module, tuple]] = []
     hooks = [
-        m.register_forward_pre_hook(lambda module, args: calls.append((module, args))) for m in model.modules() if isinstance(m, kind)
+        m.register_forward_pre_hook(lambda module, args: calls.append((module, args)))
+        for m in model.modules()
+        if isinstance(m, kind)
     ]
     try:
         yield calls

@@ -34,12 +34,14 @@ def total_loss(
 ) -> Tensor:
     """Mean cross-entropy + weighted balance and z losses.
 
-    `learnt` [] is the number of learnt tokens of the whole step; `counts` [L, E] the whole step's routed pairs (default: of this
-    pass), from which its number of tokens follows.
+    `learnt` [] is the number of learnt tokens of the whole step; `counts` [L, E] the whole step's routed pairs (default: of
+    this pass), from which its number of tokens follows.
     """
     loss = nll / learnt.clamp(min=1)
     if router is None:
         return loss
     counts = router.counts.sum(dim=1) if counts is None else counts
     tokens = counts[0].sum() / config.top_k
-    return loss + config.balance_loss * balance_loss(router, counts, tokens) + config.router_z_loss * router_z_loss(router, tokens)
+    return (
+        loss + config.balance_loss * balance_loss(router, counts, tokens) + config.router_z_loss * router_z_loss(router, tokens)
+    )

@@ -91,8 +91,8 @@ class VLM(nn.Module):
     def media(self, batch: Batch) -> tuple[Batch, MediaKeys | None]:
         """Keys and values of the batch's media; `None` where the fusion has nothing to do.
 
-        A batch without media still runs a blank one, seen by no token, while vision is being trained: each rank then has a (zero)
-        gradient for each parameter, whatever its rows hold.
+        A batch without media still runs a blank one, seen by no token, while vision is being trained: each rank then has a
+        (zero) gradient for each parameter, whatever its rows hold.
         """
         if batch.num_media:
             return batch, self.media_keys(self.latents(batch))
@@ -115,7 +115,7 @@ class VLM(nn.Module):
         sight = Sight.of(batch, self.config.fusion.sees)
 
         def before_layer(index: int, x: Tensor) -> Tensor:
-            block: GatedCrossAttention | None = self.fusion[str(index)] if str(index) in self.fusion else None
+            block: GatedCrossAttention | None = self.fusion.get(str(index), None)
             return x if block is None else block(x, media[str(index)], sight)
 
         return before_layer

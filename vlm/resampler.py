@@ -89,9 +89,9 @@ class PerceiverResampler(nn.Module):
     def _start_on_a_grid(self) -> None:
         """Latents begin as the places of a coarse grid, and look there first.
 
-        Where a patch carries its place as sines and cosines (encoders/timm_vit.py), a latent starts with most of its attention near
-        its own. Latents that begin at random all see nearly the same mean of the picture, and a small model from scratch takes long
-        to tell places apart. The latents are the grid's codes turned by a random rotation that the queries turn back: else a
+        Where a patch carries its place as sines and cosines (encoders/timm_vit.py), a latent starts with most of its attention
+        near its own. Latents that begin at random all see nearly the same mean of the picture, and a small model from scratch takes
+        long to tell places apart. The latents are the grid's codes turned by a random rotation that the queries turn back: else a
         latent's key would match its own query best, and it would look at nothing but itself.
         """
         dim = self.config.dim
@@ -108,7 +108,9 @@ class PerceiverResampler(nn.Module):
             latents = layer(latents, patches, mask)
         return self.norm(latents)
 
-    def inputs(self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(
+        self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Latents [M, R, D], patches of each medium side by side [M, f·P, D], and which of them are real, bool [M, f·P]."""
         x = self.project(patches) + self._time_embedding(frame_time)[:, None]
         frames = torch.bincount(media_of_frame, minlength=num_media)

@@ -28,7 +28,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A clip: frames in order, each as in `Image`; `times` in seconds from the clip's start, one a frame (default 0, 1, 2, …)."""
+    """A clip: frames in order, each as in `Image`; `times` in seconds from its start, one a frame (default 0, 1, 2, …)."""
 
     frames: tuple[bytes | PIL.Image.Image, ...]
     times: tuple[float, ...] = ()

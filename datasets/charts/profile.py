@@ -1,7 +1,8 @@
 """What a chart source draws: types, question kinds, sizes and counts. All fields are plain values, to be set from YAML.
 
 `sight` asks what can be seen without reading: colours and places name the marks, values are whole numbers on an axis from
-0 to 10. `glance` is its easy part, few marks, plain questions and no arithmetic: what a laptop can learn in minutes. `read` prints names, numbers, legends and titles and asks by name.
+0 to 10. `glance` is its easy part, few marks, plain questions and no arithmetic: what a laptop can learn in minutes.
+`read` prints names, numbers, legends and titles and asks by name.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ GLANCE_TYPES = {"vertical_bar": 4.0, "horizontal_bar": 2.0, "line": 2.0, "pie": 
 PROFILES = {
     "sight": Profile(kinds=SIGHT_KINDS),
     "glance": Profile(
-        name="glance", plain=True, kinds=GLANCE_KINDS, types=GLANCE_TYPES, bars=(2, 4), slices=(2, 3), lines=(1, 2), points=(3, 4),
+        name="glance", plain=True, kinds=GLANCE_KINDS, types=GLANCE_TYPES, bars=(2, 4), slices=(2, 3), lines=(1, 2),
+        points=(3, 4),
     ),
     "read": Profile(
         name="read", text=True, kinds=SIGHT_KINDS, side=(128, 256), aspect=(0.85, 1.3), slices=(2, 6), groups=(2, 4),

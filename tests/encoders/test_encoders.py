@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from encoders import EncoderConfig, build_encoder
 from encoders.positions import sincos_grid
 
-SMALL = dict(image_size=32, patch_size=8, width=32, depth=2, num_heads=2)
+SMALL = {"image_size": 32, "patch_size": 8, "width": 32, "depth": 2, "num_heads": 2}
 TIMM = EncoderConfig("timm", "vit_base_patch16_224", **SMALL)
 OPEN_CLIP = EncoderConfig("open_clip", "ViT-B-32", **SMALL)
 
@@ -52,7 +52,7 @@ def test_timm_tokens_are_the_librarys(name):
 def test_open_clip_tokens_are_the_librarys():
     encoder = build_encoder(OPEN_CLIP).eval()
     peer = open_clip.create_model(
-        "ViT-B-32", vision_cfg=dict(image_size=32, patch_size=8, width=32, layers=2, head_width=16)
+        "ViT-B-32", vision_cfg={"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
     ).visual
     peer.load_state_dict(encoder.visual.state_dict(), strict=False)  # the projection of the pooled vector is not ours
     peer.output_tokens, images = True, pictures()
@@ -125,7 +125,7 @@ def save_weights(config, path):
     if config.library == "timm":
         state = encoder.model.state_dict()
     else:
-        tower = dict(image_size=32, patch_size=8, width=32, layers=2, head_width=16)
+        tower = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
         peer = open_clip.create_model(config.name, vision_cfg=tower)
         encoder.visual.load_state_dict({n: t for n, t in peer.visual.state_dict().items() if n != "proj"})
         state = peer.state_dict()

@@ -57,7 +57,9 @@ def test_round_trip_gives_equal_logits_and_text(saved, directory, processor):
 @pytest.mark.parametrize("library", ["timm", "open_clip"])
 def test_round_trip_of_both_libraries_and_a_grid_start(tmp_path, processor, library):
     name = {"timm": "vit_base_patch16_224", "open_clip": "ViT-B-32"}[library]
-    model = build(change(encoder={"library": library, "name": name}, resampler={"start": "grid"}, decoder={"tie_embeddings": False}))
+    model = build(
+        change(encoder={"library": library, "name": name}, resampler={"start": "grid"}, decoder={"tie_embeddings": False})
+    )
     vlm.save(tmp_path / "m", model, processor)
     batch = processor(DOCUMENTS)
     with torch.no_grad():

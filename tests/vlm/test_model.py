@@ -159,7 +159,7 @@ def train_only(model, *groups):
 def test_groups_hold_every_parameter_once(model):
     named = [id(p) for g in GROUPS for p in model.group(g).parameters()]
     assert sorted(named) == sorted(map(id, model.parameters()))
-    with pytest.raises(ValueError, match="'vision'.*encoder, resampler, fusion, decoder"):
+    with pytest.raises(ValueError, match=r"'vision'.*encoder, resampler, fusion, decoder"):
         model.group("vision")
 
 

@@ -9,10 +9,10 @@ from vlm import DecoderConfig, TextDecoder
 transformers = pytest.importorskip("transformers")
 
 SHAPES = [
-    dict(num_heads=4, num_kv_heads=4),
-    dict(num_heads=4, num_kv_heads=2),
-    dict(num_heads=8, num_kv_heads=4, head_dim=10),
-    dict(num_heads=4, num_kv_heads=1, head_dim=16, tie_embeddings=False),
+    {"num_heads": 4, "num_kv_heads": 4},
+    {"num_heads": 4, "num_kv_heads": 2},
+    {"num_heads": 8, "num_kv_heads": 4, "head_dim": 10},
+    {"num_heads": 4, "num_kv_heads": 1, "head_dim": 16, "tie_embeddings": False},
 ]
 
 
@@ -29,19 +29,19 @@ def decoder(**fields):
 
 
 def common(config):
-    return dict(
-        vocab_size=config.vocab_size,
-        hidden_size=config.dim,
-        intermediate_size=config.expert_dim,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        head_dim=config.head_size,
-        rms_norm_eps=config.norm_eps,
-        tie_word_embeddings=config.tie_embeddings,
-        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-        attn_implementation="eager",
-    )
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.dim,
+        "intermediate_size": config.expert_dim,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_size,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "attn_implementation": "eager",
+    }
 
 
 def shared_weights(model):
