@@ -1,7 +1,8 @@
 """Charts and tables as `Sample`s, and the two sources over them.
 
 One sample is one chart (or its table in words) followed by several questions, as in a conversation: those answered directly,
-then those answered through a rationale, and for a share of charts a description in full, the most supervision a picture can give.
+then those answered through a rationale, and for a share of charts a description in full, the most supervision a picture can
+give.
 """
 
 from __future__ import annotations
