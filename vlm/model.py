@@ -115,8 +115,8 @@ class VLM(nn.Module):
         sight = Sight.of(batch, self.config.fusion.sees)
 
         def before_layer(index: int, x: Tensor) -> Tensor:
-            block: GatedCrossAttention | None = self.fusion.get(str(index), None)
-            return x if block is None else block(x, media[str(index)], sight)
+            name = str(index)
+            return self.fusion[name](x, media[name], sight) if name in media else x
 
         return before_layer
 

@@ -91,8 +91,8 @@ class PerceiverResampler(nn.Module):
 
         Where a patch carries its place as sines and cosines (encoders/timm_vit.py), a latent starts with most of its attention
         near its own. Latents that begin at random all see nearly the same mean of the picture, and a small model from scratch
-        takes long to tell places apart. The latents are the grid's codes turned by a random rotation that the queries turn back:
-        else a latent's key would match its own query best, and it would look at nothing but itself.
+        takes long to tell places apart. The latents are the grid's codes turned by a random rotation that the queries turn back
+        again: else a latent's key would match its own query best, and it would look at nothing but itself.
         """
         dim = self.config.dim
         turn = nn.init.orthogonal_(torch.empty(dim, dim, device=self.latents.device))
