@@ -1,6 +1,6 @@
 """Mixture → batches, in an order that depends on neither ranks nor workers, resumed exactly.
 
-A global batch has B rows. Row i belongs to lane i, which takes draws i, i + B, i + 2B, … of the mixture (datasets/pack.py);
+A global batch has B rows. Row i belongs to lane i, which takes one of each round of B draws of the mixture (datasets/pack.py);
 rank r of R owns B / R neighbouring lanes and each of its workers a part of them. So the n-th global batch is the same for
 every world size and number of workers, and a state is the lanes' states, wherever they ran. Each batch carries the state that
 belongs to it: what workers have fetched ahead is never taken for seen. Workers stack their own rows, and this process only

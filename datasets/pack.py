@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from datasets.mixture import Draw, Mixture
-from datasets.source import BadSample
+from datasets.source import BadSample, permuted
 from vlm.processor import Encoded, Processor
 from vlm.sample import Text
 
@@ -67,7 +67,7 @@ def piece(document: Encoded, start: int, stop: int) -> Encoded:
 
 
 class Lane:
-    """Lane `lane` of `lanes`: draws lane, lane + lanes, lane + 2·lanes, … of the mixture → rows of `length` tokens.
+    """Lane `lane` of `lanes`: one draw of each round of `lanes` draws of the mixture → rows of `length` tokens.
 
     `max_images` bounds the frames a row; `window` the documents that wait. `state` is what `state()` gave. The first bad sample
     of each source and reason is named in the log; `reported` remembers them, and lanes may share it.
@@ -138,10 +138,15 @@ class Lane:
             del self.pending[i]
         return taken
 
+    def _number(self) -> int:
+        """Which draw of the mixture is next. Lanes change places from round to round: a mixture of 1 : 3 repeats every 4 draws, and
+        of 8 lanes that keep theirs two would never see anything but the first source."""
+        return self.draws * self.lanes + permuted(self.lane, self.lanes, seed=self.lanes, epoch=self.draws)
+
     def _refill(self, counts: Counts) -> None:
         bad = 0
         while len(self.pending) < self.window:
-            draw = self.mixture.draw(self.lane + self.draws * self.lanes)
+            draw = self.mixture.draw(self._number())
             if draw is None:
                 return
             self.draws += 1

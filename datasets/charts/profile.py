@@ -86,12 +86,12 @@ SIGHT_KINDS = {
     "value": 4, "label": 2, "extremum": 3, "compare": 2, "count": 2, "sum": 1, "difference": 1, "ratio": 0.5, "average": 0.5,
     "trend": 1.5, "yes_no": 2, "unanswerable": 1,
 }  # fmt: skip
-GLANCE_KINDS = dict.fromkeys(("value", "label", "extremum", "compare", "count", "trend", "yes_no"), 1.0)
+GLANCE_KINDS = {"value": 0.5, "label": 1.0, "extremum": 1.0, "compare": 1.0, "count": 1.0, "trend": 1.0, "yes_no": 1.0}
 GLANCE_TYPES = {"vertical_bar": 4.0, "horizontal_bar": 2.0, "line": 2.0, "pie": 2.0}
 PROFILES = {
     "sight": Profile(kinds=SIGHT_KINDS),
     "glance": Profile(
-        name="glance", plain=True, kinds=GLANCE_KINDS, types=GLANCE_TYPES, bars=(2, 4), slices=(2, 3), lines=(1, 2),
+        name="glance", plain=True, kinds=GLANCE_KINDS, types=GLANCE_TYPES, bars=(2, 3), slices=(2, 3), lines=(1, 2),
         points=(3, 4),
     ),
     "read": Profile(

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from datasets.loader import MixtureLoader, concatenate
 from datasets.mixture import Mixture
+from datasets.pack import Lane
 from vlm.batch import IGNORE, Batch
 
 PROCESSOR = processor()
@@ -136,3 +137,23 @@ class _OnlyBad(Rotten):
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         loader(**options)
+
+
+def test_every_lane_sees_every_source():
+    """A mixture that repeats with a period dividing the number of rows must not give a lane one source for ever."""
+    sources = Mixture([Words("a", 4000), Words("b", 4000)], [1, 3], [None, None])
+    drawn = [set() for _ in range(8)]
+    for lane, seen in enumerate(drawn):
+        one = Lane(sources, PROCESSOR, lane=lane, lanes=8, length=LENGTH)
+        for _ in range(12):
+            seen |= set(one.row()[1].drawn)
+    assert all(seen == {"a", "b"} for seen in drawn)
+
+
+def test_the_lanes_together_take_each_draw_once():
+    lanes = [Lane(mixture(), PROCESSOR, lane=lane, lanes=ROWS, length=LENGTH) for lane in range(ROWS)]
+    numbers = []
+    for lane in lanes:
+        for lane.draws in range(5):
+            numbers.append(lane._number())
+    assert sorted(numbers) == list(range(5 * ROWS))
