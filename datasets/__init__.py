@@ -3,5 +3,3 @@
 A widely used package has the same name. Commands are run from the repository root, where this one is found first;
 `vlm._layout.check_datasets_package` says so in one line where it is not.
 """
-
-PROJECT = "vlm"  # marks this package as the project's own

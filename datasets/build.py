@@ -10,6 +10,8 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from datasets.mixture import Mixture
 from datasets.source import Source
@@ -56,9 +58,22 @@ def build_source(spec: Mapping, *, data_root: str | Path = ".", seed: int = 0) -
     missing = [p.name for p in known.values() if p.default is p.empty and p.name not in {*options, "seed"}]
     if missing:
         raise ValueError(f"source kind {kind!r} needs the argument {missing[0]!r}")
+    _check_types(kind, make, options)
     if "path" in options:
         options["path"] = _under(Path(data_root), options["path"])
     return make(**{"seed": seed} | options)
+
+
+def _check_types(kind: str, make: Callable[..., Source], options: Mapping) -> None:
+    """Raises `ValueError` for a value of another type than its parameter's; literals are left to the class."""
+    hints = get_type_hints(make.__init__)  # type: ignore[misc]  # all of them are classes
+    for name, value in options.items():
+        parts = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
+        types = tuple(get_origin(part) or part for part in parts)
+        fits = bool in types if isinstance(value, bool) else Literal in types or isinstance(value, types)
+        if not fits:
+            wanted = inspect.signature(make).parameters[name].annotation
+            raise ValueError(f"argument {name!r} of source kind {kind!r} is {value!r}: want {wanted}")
 
 
 def _under(root: Path, path: str | Sequence[str]) -> Path | list[Path]:

@@ -51,7 +51,7 @@ def from_members(key: str, members: Mapping[str, bytes], source: str) -> Sample:
     if "segments" in record:
         try:
             segments = tuple(_segment(entry, members) for entry in record["segments"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadSample("bad record", f"{key}: {type(error).__name__} {error} in its segments") from None
         meta = record.get("meta")
         return Sample(segments, str(record.get("id") or key), source, meta if isinstance(meta, dict) else {})

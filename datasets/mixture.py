@@ -96,12 +96,14 @@ class Mixture:
         for name, source, weight, epochs in zip(self.names, self.sources, self.weights, self.epochs, strict=True):
             if self.names.count(name) > 1:
                 raise ValueError(f"two sources of the mixture are named {name!r}: give one of them another name")
-            if not 0 < weight < float("inf"):
-                raise ValueError(f"weight of source {name!r} is {weight}: it must be above 0")
-            if epochs is not None and not 0 < epochs < float("inf"):
-                raise ValueError(f"epochs of source {name!r} is {epochs}: it must be above 0, or null for endless")
+            if not _positive(weight):
+                raise ValueError(f"weight of source {name!r} is {weight!r}: it must be a number above 0")
+            if epochs is not None and not _positive(epochs):
+                raise ValueError(f"epochs of source {name!r} is {epochs!r}: it must be a number above 0, or null for endless")
             if not len(source):
                 raise ValueError(f"source {name!r} has no samples")
+            if epochs is not None and not round(epochs * len(source)):
+                raise ValueError(f"epochs of source {name!r} is {epochs}: that is none of its {len(source)} samples")
         for name, weight in zip(self.names, self.weights, strict=True):
             if weight / sum(self.weights) * _LONGEST_PERIOD < _LEAST:
                 raise ValueError(f"weight of source {name!r} is {weight}: under 1/100,000 of the mixture")
@@ -126,6 +128,10 @@ class Mixture:
         schedule, before = schedule_of([self.weights[i] for i in left])
         schedule = np.array(left)[schedule]
         return _Stretch(start, base, schedule, before, np.bincount(schedule, minlength=len(base)))
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _used_up(stretch: _Stretch, source: int, limit: int) -> int:

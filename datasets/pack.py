@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datasets.mixture import Draw, Mixture
 from datasets.source import BadSample, permuted
 from vlm.processor import Encoded, Processor
-from vlm.sample import Text
+from vlm.sample import Text, Video
 
 MIN_PIECE = 16  # tokens: shorter gaps at a row's end stay padding
 MAX_BAD = 1000  # samples in a row that cannot be used, after which a lane gives up
@@ -81,7 +81,9 @@ class Lane:
         self.lane, self.lanes, self.length, self.max_images, self.window = lane, lanes, length, max_images, window
         self.reported = set() if reported is None else reported
         self.draws = 0 if state is None else state["draws"]
-        self.pending = [self._restore(*entry) for entry in state["pending"]] if state else []
+        self._lost = Counts()  # waiting documents that a resumed run could not read again: counted in the next row
+        restored = (self._restore(*entry) for entry in state["pending"]) if state else ()
+        self.pending = [waiting for waiting in restored if waiting]
 
     def state(self) -> dict:
         """Plain numbers, for JSON: draws taken, and (source, epoch, sample, token offset) of each waiting document."""
@@ -89,7 +91,8 @@ class Lane:
 
     def row(self) -> tuple[list[Encoded], Counts]:
         """The next row's documents; none when all sources are used up."""
-        counts, room, frames = Counts(), self.length, self.max_images
+        counts, room, frames = self._lost, self.length, self.max_images
+        self._lost = Counts()
         row: list[Encoded] = []
         while True:
             self._refill(counts)
@@ -139,8 +142,11 @@ class Lane:
         return taken
 
     def _number(self) -> int:
-        """Which draw of the mixture is next. Lanes change places from round to round: a mixture of 1 : 3 repeats every 4 draws, and
-        of 8 lanes that keep theirs two would never see anything but the first source."""
+        """Which draw of the mixture is next.
+
+        Lanes change places from round to round: a mixture of 1 : 3 repeats every 4 draws, and of 8 lanes that keep their place
+        two would never see anything but the first source.
+        """
         return self.draws * self.lanes + permuted(self.lane, self.lanes, seed=self.lanes, epoch=self.draws)
 
     def _refill(self, counts: Counts) -> None:
@@ -167,8 +173,11 @@ class Lane:
             self.reported.add((name, error.reason))
             log.warning("source %s: a sample is skipped (%s); further ones are only counted", name, error)
 
-    def _restore(self, source: int, epoch: int, sample: int, offset: int) -> Pending:
-        waiting = self._prepare(Draw(source, epoch, sample), Counts())
+    def _restore(self, source: int, epoch: int, sample: int, offset: int) -> Pending | None:
+        try:
+            waiting = self._prepare(Draw(source, epoch, sample), Counts())
+        except BadSample as error:
+            return self._skip(self.mixture.names[source], error, self._lost)
         rest = piece(waiting.document, offset, len(waiting.document))
         return dataclasses.replace(waiting, offset=offset, document=rest)
 
@@ -177,13 +186,13 @@ class Lane:
         sample = self.mixture.sources[draw.source].get(draw.epoch, draw.sample)
         if sum(not isinstance(segment, Text) for segment in sample.segments) > MAX_FRAMES:
             raise BadSample("too many images", f"{sample.key}: over {MAX_FRAMES:,}")
+        if any(len(segment.frames) > self.max_images for segment in sample.segments if isinstance(segment, Video)):
+            raise BadSample("clip too long", f"{sample.key}: over {self.max_images} frames")
         try:
             document = self.processor.encode(sample)
         except ValueError as error:
             raise BadSample("broken media", f"{sample.key}: {error}") from None
         plain = all(segment.learn for segment in sample.segments if isinstance(segment, Text))
-        if any(len(pixels) > self.max_images for _, pixels, _ in document.media):
-            raise BadSample("clip too long", f"{sample.key}: over {self.max_images} frames")
         if not plain:
             whole, document = len(document), piece(document, 0, self._fitting(document))
             counts.truncated += len(document) < whole

@@ -22,6 +22,7 @@ from webdataset.tariterators import base_plus_ext
 
 MAX_HEADER = 1 << 20  # bytes: tar's extended headers may claim any size
 BLOCK = 512  # bytes, tar's unit
+BROKEN = (tarfile.TarError, ValueError, OverflowError)  # what tarfile raises for a header; the latter two for PAX numbers
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def _members(path: Path) -> Iterator[tuple[int, int, tarfile.TarInfo]]:
                 yield start, stop, member
                 start = stop
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
-    except tarfile.TarError:
+    except BROKEN:
         return  # the caller sees that the end mark is missing
 
 

@@ -23,7 +23,7 @@ from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
 from datasets.members import from_members, to_members
-from datasets.shard_index import ShardIndex, index_shard, refused
+from datasets.shard_index import BROKEN, ShardIndex, index_shard, refused
 from datasets.source import BadSample, permuted
 from vlm.sample import Sample
 
@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class ShardWriter:
-    """`folder/NAME-000000.tar`, …: the same samples give the same bytes. A shard appears whole, once it is full or closed."""
+    """`folder/NAME-000000.tar`, …: the same samples give the same bytes.
+
+    All shards appear at a clean `close`, in the place of an earlier run's; after an exception, or `discard`, none does.
+    """
 
     def __init__(self, folder: str | Path, name: str, *, max_samples: int = 10_000, max_bytes: int = 256 << 20) -> None:
         self.folder, self.name, self.max_samples, self.max_bytes = Path(folder), name, max_samples, max_bytes
@@ -48,37 +51,44 @@ class ShardWriter:
         if self._in_shard and (self._in_shard == self.max_samples or self._bytes + size > self.max_bytes):
             self._finish()
         if not self._tar:
-            part = self._path(len(self.shards)).with_suffix(".part")
-            self._tar = TarWriter(str(part), user="root", group="root", mtime=0, encoder=False)
+            self.shards.append(self._path(len(self.shards)).name)
+            self._tar = TarWriter(str(self._part(self.shards[-1])), user="root", group="root", mtime=0, encoder=False)
         slug = re.sub(r"[^A-Za-z0-9_-]+", "_", sample.key)[:60]  # a dot would end the key, a slash would make a folder
         self._tar.write({"__key__": f"{self.samples:08d}_{slug}", **members})
         self.samples, self._in_shard, self._bytes = self.samples + 1, self._in_shard + 1, self._bytes + size
 
     def close(self) -> None:
-        """Finish the last shard, and remove those that a longer earlier run left behind it."""
+        """Publish the shards, and remove those that a longer earlier run left behind them."""
         self._finish()
+        for shard in self.shards:
+            self._part(shard).replace(self.folder / shard)
         for number in itertools.count(len(self.shards)):
             stale = self._path(number)
             if not stale.exists():
                 break
             stale.unlink()
 
+    def discard(self) -> None:
+        """Remove what was written; the shards of an earlier run stay as they are."""
+        self._finish()
+        for shard in self.shards:
+            self._part(shard).unlink()
+
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, *_) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        self.close() if kind is None else self.discard()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.name}-{number:06d}.tar"
 
+    def _part(self, shard: str) -> Path:
+        return (self.folder / shard).with_suffix(".part")
+
     def _finish(self) -> None:
-        if not self._tar:
-            return
-        self._tar.close()
-        path = self._path(len(self.shards))
-        path.with_suffix(".part").rename(path)
-        self.shards.append(path.name)
+        if self._tar:
+            self._tar.close()
         self._tar, self._in_shard, self._bytes = None, 0, 0
 
 
@@ -123,7 +133,7 @@ class ShardSource:
                     if not refused(member) and (file := tar.extractfile(member)):
                         key, extension = base_plus_ext(member.name)
                         members[extension] = file.read()
-        except tarfile.TarError as error:
+        except BROKEN as error:
             raise BadSample("broken shard", f"{path}: {error} at byte {start:,}") from None
         return from_members(key, members, self.name)
 

@@ -72,7 +72,7 @@ def main() -> None:
     if Path(args.question).is_file():
         raise ValueError(f"no question: the last argument, {args.question!r}, is a file")
     images = [Image(cli.read_picture(path)) for path in args.images]
-    model, processor = vlm.load(args.checkpoint, device=args.device, dtype=torch.float32)
+    model, processor = vlm.load(args.checkpoint, device=cli.device(args.device), dtype=torch.float32)
     marking = Marking.load(args.checkpoint) if images and not args.plain else None
     question = prompt.question(images, args.question, reason=args.reason)
     first = True

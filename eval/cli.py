@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import PIL.Image
+import torch
 from tqdm import tqdm
 
 from vlm.image import open_image
@@ -51,6 +52,14 @@ def nearest(what: str, value: str, valid: Iterable[str]) -> ValueError:
     close = difflib.get_close_matches(value, valid, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"one of: {', '.join(valid)}"
     return ValueError(f"unknown {what} {value!r}: {hint}")
+
+
+def device(name: str) -> torch.device:
+    """Raises `ValueError` for a device that this machine does not have."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 def printable(text: str) -> str:

@@ -41,7 +41,7 @@ def main() -> None:
     if not args.text.strip():
         raise ValueError("the text to judge is empty")
     image = Image(cli.read_picture(args.image))
-    model, processor = vlm.load(args.checkpoint, device=args.device, dtype=torch.float32)
+    model, processor = vlm.load(args.checkpoint, device=cli.device(args.device), dtype=torch.float32)
     question = prompt.question([image], args.question)
     signals = read_signals(model, processor, [question], [processor.tokenize(" " + args.text.strip())])[0]
     marking = Marking.load(args.checkpoint)

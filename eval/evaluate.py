@@ -63,14 +63,14 @@ def collect(
     settings |= {"cot": arm.cot, "blank": arm.blank, "max_new_tokens": arm.max_new_tokens(task.max_new_tokens)}
     store = RecordStore(out, settings, shard, replace=replace)
     mine = items[shard[0] :: shard[1]]
-    digests = {item.id: _input_digest(item, arm) for item in mine}
+    digests = {item.id: _input_digest(item, arm) for item in items}
     todo = [item for item in mine if not store.done(item.id, digests[item.id])]
     name = f"{task.name} ({', '.join(['direct' if arm.cot == 'none' else 'rationale first'] + ['blanked'] * arm.blank)})"
     with inference(model), Progress(name, len(todo)) as progress:
         for chunk in _batches(todo, processor, batch_size):
             store.append(_answer(model, processor, task, chunk, arm, digests))
             progress.update(len(chunk))
-    return store.finish(item.id for item in items)
+    return store.finish(digests)
 
 
 def _answer(
@@ -148,12 +148,12 @@ def _input_digest(item: Item, arm: Arm) -> str:
 
 
 def fingerprint(model: VLM) -> str:
-    """A hash of the weights: up to 4,096 values of each tensor, evenly spread."""
+    """A hash of the weights, whatever precision holds them: up to 4,096 values of each tensor, evenly spread."""
     parts: list[str | bytes] = []
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().reshape(-1)
         picked = flat[:: max(1, flat.numel() // 4096)].double().cpu().numpy()
-        parts += [json.dumps([name, list(tensor.shape), str(tensor.dtype)]), picked.tobytes()]
+        parts += [json.dumps([name, list(tensor.shape)]), picked.tobytes()]
     return digest(*parts)
 
 

@@ -35,7 +35,7 @@ def main() -> None:
         items = (
             charts.items(own["seed"], own["count"], own["profile"]) if own else task.items(args.data, args.split, args.limit)
         )
-    model, processor = vlm.load(args.checkpoint, device=args.device, dtype=torch.float32)
+    model, processor = vlm.load(args.checkpoint, device=cli.device(args.device), dtype=torch.float32)
     out = args.out or args.checkpoint / "eval" / _name(args, task)
     if suite:
         summary = evaluate_charts(model, processor, out, **own, batch_size=args.batch_size, replace=False)

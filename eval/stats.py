@@ -44,7 +44,7 @@ def _design_effect(values: np.ndarray, groups: Sequence[Hashable] | None) -> flo
     count = index.max() + 1
     variance = values.var()
     if count in (1, len(values)) or variance == 0:
-        return 1.0
+        return len(values) / count  # nothing to estimate it from: a picture counts as one
     residual = np.bincount(index, values - values.mean())
     clustered = count / (count - 1) * np.sum(residual**2) / len(values) ** 2
     return max(1.0, clustered / (variance / len(values)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 RECORDS = "records.jsonl"
@@ -31,8 +31,8 @@ class RecordStore:
         _drop_torn_line(self.path)
         self.records = self._load()
 
-    def _load(self) -> dict[str, dict]:
-        return {r["id"]: r for path in sorted(self.directory.glob("records*.jsonl")) for r in read_records(path)}
+    def _load(self) -> dict[tuple[str, str], dict]:
+        return {(r["id"], r["input"]): r for path in sorted(self.directory.glob("records*.jsonl")) for r in read_records(path)}
 
     def _check_settings(self, replace: bool) -> None:
         path = self.directory / "settings.json"
@@ -54,7 +54,7 @@ class RecordStore:
 
     def done(self, key: str, digest: str) -> bool:
         """Is there a record of this id made from the same input (`digest` covers prompt and image bytes)?"""
-        return key in self.records and self.records[key]["input"] == digest
+        return (key, digest) in self.records
 
     def append(self, records: Sequence[dict]) -> None:
         """Write records (with `id` and `input`) through to the disk."""
@@ -62,15 +62,18 @@ class RecordStore:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
             file.flush()
             os.fsync(file.fileno())
-        self.records.update((record["id"], record) for record in records)
+        self.records.update(((record["id"], record["input"]), record) for record in records)
 
-    def finish(self, keys: Iterable[str]) -> list[dict]:
-        """The records of `keys`, other shards' too, in that order; when none is missing `records.jsonl` takes this order."""
-        keys, self.records = list(keys), self._load()
-        found = [self.records[key] for key in keys if key in self.records]
-        if len(found) == len(keys):
-            ordered = {record["id"]: record for record in found} | self.records  # others (an earlier, longer run) stay, behind
-            lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in ordered.values())
+    def finish(self, inputs: Mapping[str, str]) -> list[dict]:
+        """The records of `inputs` (id: digest), other shards' too, in that order, and none that was made from another input.
+
+        When none is missing `records.jsonl` takes this order.
+        """
+        self.records = self._load()
+        found = [self.records[item] for item in inputs.items() if item in self.records]
+        if len(found) == len(inputs):
+            others = [record for (key, _), record in self.records.items() if key not in inputs]  # of an earlier, longer run
+            lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in found + others)
             write_atomically(self.directory / RECORDS, "".join(lines))
         return found
 

@@ -51,4 +51,4 @@ class StageData(LightningDataModule):
         mixture = stage_mixture(self.config, held.mixture, "validation")
         parts = next(p for p in range(min(parts, held.rows), 0, -1) if held.rows % p == 0)
         loader = MixtureLoader(mixture, self.processor, rows=held.rows, length=held.length, micro_batches=parts)
-        return [step.batch for step, _ in zip(loader, range(parts), strict=False)]
+        return [step.batch for _, step in zip(range(parts), loader, strict=False)]

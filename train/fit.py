@@ -25,7 +25,7 @@ from train.data import StageData
 from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
 from train.optim import freeze
-from train.parallel import trainer_devices
+from train.parallel import evaluation_device, trainer_devices
 from train.results import evaluate_run, evaluate_stage
 from train.run_dir import RunDirectory
 from train.start import check_run, first_model, first_tokenizer
@@ -52,13 +52,17 @@ def fit(config: Config, init_from: str | None = None) -> Path:
     model, processor = first_model(config, other), build_processor(config.model, tokenizer)
     if first:
         run.begin(tokenizer)
+        for line in run.changed_budgets(position.stage):
+            say(line)
     for index in range(position.stage, len(config.stages)):
         path = position.path if index == position.stage else None
         _stage(config, run, model, processor, index, path)
         if first:
             vlm.save(run.model, model, processor)
+            model.to(evaluation_device(config.run))  # Lightning leaves it on the CPU
             evaluate_stage(config, run, model, processor, config.stages[index])
     if first:
+        model.to(evaluation_device(config.run))
         evaluate_run(config, run, model, processor)
     return run.path
 

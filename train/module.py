@@ -1,6 +1,7 @@
 """The LightningModule: one training step of any stage.
 
-A step's loss is a function of the whole step (all ranks, all micro-batches) and so independent of how it was shared out.
+A step's cross-entropy is a function of the whole step (all ranks, all micro-batches) and so independent of how it was shared
+out; the router's losses are those of a micro-batch over all ranks, since a batch's load is only known when it has been routed.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ class VLMModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, dataloader_idx: int) -> StepBatch:
-        return dataclasses.replace(batch, batch=batch.batch.to(device, non_blocking=True))
+        return dataclasses.replace(batch, batch=batch.batch.to(device))
 
     def training_step(self, step: StepBatch, batch_idx: int) -> Tensor:
         out = self.model(step.batch, with_logits=False)
-        counts = torch.zeros(1) if out.router is None else out.router.counts
+        counts = out.nll.new_zeros(1) if out.router is None else out.router.counts
         sums = torch.tensor(
             [step.step_learnt, step.counts.learnt, step.counts.tokens], dtype=torch.float64, device=out.nll.device
         )

@@ -76,3 +76,8 @@ def trainer_devices(run: RunConfig) -> dict[str, Any]:
         backend = None if on_gpu else "gloo"
         strategy = DDPStrategy(process_group_backend=backend, timeout=_LONGEST_WAIT, gradient_as_bucket_view=True)
     return {"accelerator": "gpu" if on_gpu else "cpu", "devices": devices, "num_nodes": nodes, "strategy": strategy}
+
+
+def evaluation_device(run: RunConfig) -> torch.device:
+    """Where the first process evaluates: its own GPU when it trains on one."""
+    return torch.device("cuda", 0) if trainer_devices(run)["accelerator"] == "gpu" else torch.device("cpu")

@@ -9,6 +9,7 @@ metrics.csv, tensorboard/, eval/, report.html
 
 from __future__ import annotations
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from train import checkpoint
-from train.config import Config, as_plain, differences, plain_yaml, to_yaml
+from train.config import Config, StageConfig, as_plain, differences, plain_yaml, to_yaml
 
 CONFIG = "config.yaml"
+LOCK = ".lock"
 
 # What may change when a run goes on: budgets, and where and how it runs.
 _FREE = ("budget_scale", "eval.", "validation.every")
@@ -46,7 +48,7 @@ class RunDirectory:
             raise ValueError(f"run.dir {self.path} is a file")
         file = self.path / CONFIG
         if not file.exists():
-            if self.path.exists() and any(found.name != _fresh(file).name for found in self.path.iterdir()):
+            if self.path.exists() and {found.name for found in self.path.iterdir()} - {_fresh(file).name, LOCK}:
                 raise ValueError(f"run.dir {self.path} is not empty and holds no run: choose another")
             return
         changed = [key for key in differences(plain_yaml(file), as_plain(self.config)) if not _free(key)]
@@ -58,9 +60,18 @@ class RunDirectory:
     def begin(self, tokenizer: Tokenizer) -> None:
         """Write the configuration, and the vocabulary when there is none yet."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock()
         _write(self.path / CONFIG, to_yaml(self.config))
         if not self.tokenizer.exists():
             _write(self.tokenizer, tokenizer.to_str())
+
+    def _lock(self) -> None:
+        """One process at a time, until this one ends however it ends."""
+        self._held = (self.path / LOCK).open("w")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{self.path} is being trained by another process") from None
 
     @property
     def tokenizer(self) -> Path:
@@ -80,6 +91,19 @@ class RunDirectory:
             if path is not None:
                 return Position(index, path)
         return Position(0, None)
+
+    def changed_budgets(self, before: int) -> list[str]:
+        """Closed stages, those before number `before`, whose budget is not what they were trained for."""
+        found = []
+        for index, stage in enumerate(self.config.stages[:before]):
+            path = checkpoint.newest(self.stage_dir(index))
+            if path is None or self.is_as_budgeted(path, stage):
+                continue
+            found.append(f"{stage.name} stays at its {checkpoint.step_of(path):,} steps: a later stage has begun")
+        return found
+
+    def is_as_budgeted(self, path: Path, stage: StageConfig) -> bool:
+        return checkpoint.step_of(path) == self.config.steps(stage) or checkpoint.read_state(path)["used_up"]
 
     def is_finished(self, index: int, path: Path) -> bool:
         """Has this stage's checkpoint reached its budget, or the end of its data?"""

@@ -39,6 +39,8 @@ def first_tokenizer(config: Config, saved: Path, other: Tokenizer | None) -> Tok
     path = Path(config.data_root) / config.tokenizer.path if config.tokenizer.path is not None else None
     if saved.exists():
         tokenizer = _read_tokenizer(saved)
+        if other is not None and other.to_str() != tokenizer.to_str():
+            raise ValueError(f"{saved.parent} has begun with another vocabulary than --init-from's: choose another run.dir")
     elif other is not None:
         tokenizer = other
     elif path is not None:

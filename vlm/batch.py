@@ -44,11 +44,9 @@ class Batch:
             raise ValueError("Batch.to moves between devices only: ids and pixels keep their integer types")
         return self._map(lambda t: t.to(*args, **kwargs))
 
-    def pin_memory(self) -> Batch:
-        return self._map(Tensor.pin_memory)
-
     def without_images(self) -> Batch:
-        """The same text with nothing to see: every gated layer is passed untouched, as if all gates were zero."""
+        """The same text with nothing to see: every gated layer is passed untouched, as if all gates were zero (with
+        `pass_without_image: false` their feed-forwards still act)."""
         return dataclasses.replace(
             self,
             image_index=torch.full_like(self.image_index, -1),

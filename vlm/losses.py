@@ -34,8 +34,8 @@ def total_loss(
 ) -> Tensor:
     """Mean cross-entropy + weighted balance and z losses.
 
-    `learnt` [] is the number of learnt tokens of the whole step; `counts` [L, E] the whole step's routed pairs (default: of
-    this pass), from which its number of tokens follows.
+    `learnt` [] is the number of learnt tokens of the whole step; `counts` [L, E] the pairs that all ranks routed in this pass
+    (default: this rank's), from which their number of tokens follows.
     """
     loss = nll / learnt.clamp(min=1)
     if router is None:

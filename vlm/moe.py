@@ -36,8 +36,8 @@ class RouterStats:
 def balance_loss(stats: RouterStats, counts: Tensor, tokens: Tensor) -> Tensor:
     """E · Σ_e f_e · P_e, mean over layers (Fedus et al., 2022, eq. 4); 1 when the load is even.
 
-    `counts` [L, E] and `tokens` [] are those of the whole step (all ranks); the returned sum over ranks is then the loss of the
-    whole step, and so are its gradients.
+    `counts` [L, E] and `tokens` [] are those of all ranks' batches together; the returned sum over ranks is then the loss of
+    these, and so are its gradients.
     """
     fraction = counts / counts.sum(dim=-1, keepdim=True).clamp(min=1)
     return (fraction * stats.probability / tokens.clamp(min=1)).sum(dim=-1).mean() * counts.shape[-1]
@@ -98,6 +98,8 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, counts: Tensor) -> Tensor:
         """[S, D] sorted by expert → [S, D]."""
+        if torch.is_autocast_enabled(x.device.type):  # the residual stream stays float32: the grouped kernel wants the other
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         gate, up = grouped_matmul(x, self.gate_up, counts).chunk(2, dim=-1)
         return grouped_matmul(F.silu(gate) * up, self.down, counts)
 

@@ -1,14 +1,13 @@
 """Samples → Batch: tokenizer and image preprocessing, and nothing learnt.
 
 A document is `<bos>`, then its segments in order; each medium is one placeholder token, so adjacent images stay distinct.
-`<eos>` closes every learnt stretch that is followed by given text or by the document's end: it ends an answer, not a
-paragraph between two pictures. Text is tokenized segment by segment, so that a prompt has the same ids in training and
-generation; special tokens written out in a user's text stay plain text.
+`<eos>` closes every learnt stretch whose next text, past any pictures, is given, and the document's last text: it ends an
+answer, not a paragraph between two pictures. Text is tokenized segment by segment, so that a prompt has the same ids in
+training and generation; special tokens written out in a user's text stay plain text.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,12 +35,6 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    def cut(self, start: int, stop: int) -> Encoded:
-        """The part [start, stop) as a document of its own; only text may be cut (`ValueError` otherwise)."""
-        if self.media:
-            raise ValueError("a document with images cannot be cut")
-        return dataclasses.replace(self, tokens=self.tokens[start:stop], learn=self.learn[start:stop])
 
 
 class Processor:
@@ -114,7 +107,8 @@ class Processor:
 
     @staticmethod
     def _ends_turn(rest: Sequence) -> bool:
-        return not rest or (isinstance(rest[0], Text) and not rest[0].learn)
+        following = next((segment for segment in rest if isinstance(segment, Text)), None)
+        return not rest or (following is not None and not following.learn)
 
     def __call__(self, samples: Sequence[Sample], length: int | None = None) -> Batch:
         """One sample a row, right-padded to the longest (or to `length`)."""

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted: finished shards are kept", file=sys.stderr)
+        print("\ninterrupted: DST is as it was", file=sys.stderr)
         return 130
     print(f"{options.count:,} charts in {options.dst}: " + ", ".join(f"{n:,} {type_}" for type_, n in sorted(counts.items())))
     return 0

@@ -50,12 +50,6 @@ def judged_spans(rationale: str, table: Table) -> list[Span]:
     return [span for check in check_steps(rationale, table) for span in check.spans]
 
 
-def agreement(rationale: str, table: Table) -> float | None:
-    """Share of the steps that agree with the table, of those that say something it can decide; `None` without any."""
-    judged = [check.correct for check in check_steps(rationale, table) if check.correct is not None]
-    return sum(judged) / len(judged) if judged else None
-
-
 def _check(judge: Judge, text: str, start: int) -> StepCheck:
     judge.spans = []
     at, head_right = read_head(judge, text, start)

@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted: finished shards are kept", file=sys.stderr)
+        print("\ninterrupted: DST is as it was", file=sys.stderr)
         return 130
     return 0
 
@@ -57,15 +58,12 @@ def write(samples: Iterable[Sample], dst: Path) -> dict[str, dict]:
     """Samples → one set of shards for each source. Returns what each holds."""
     writers: dict[str, ShardWriter] = {}
     images: Counter[str] = Counter()
-    try:
+    with ExitStack() as stack:
         for sample in samples:
             if sample.source not in writers:
-                writers[sample.source] = ShardWriter(dst, sample.source)
+                writers[sample.source] = stack.enter_context(ShardWriter(dst, sample.source))
             writers[sample.source].write(sample)
             images[sample.source] += sum(isinstance(segment, Image) for segment in sample.segments)
-    finally:
-        for writer in writers.values():
-            writer.close()
     if not writers:
         raise ValueError("nothing could be used")
     return {s: {"samples": w.samples, "images": images[s], "shards": w.shards} for s, w in sorted(writers.items())}

@@ -31,7 +31,6 @@ class TokenSignals:
     spans: tuple[tuple[int, int], ...]
     logprob: np.ndarray  # log p(token | picture, text before)
     logprob_text: np.ndarray  # log p(token | text before)
-    entropy: np.ndarray  # of the next-token distribution with the picture
 
     @property
     def pmi(self) -> np.ndarray:
@@ -58,12 +57,10 @@ def read_signals(
             rows = order[start : start + batch_size]
             documents = [_continued(processor.encode(prompts[i]), continuations[i]) for i in rows]
             batch = processor.collate([[document] for document in documents]).to(device_of(model))
-            with_picture, entropy = _logprobs(model, batch)
-            without, _ = _logprobs(model, batch.without_images())
+            with_picture, without = _logprobs(model, batch), _logprobs(model, batch.without_images())
             for row, i in enumerate(rows):
-                arrays = (values[row] for values in (with_picture, without, entropy))
                 text, spans = token_spans(processor, continuations[i])
-                found[i] = TokenSignals(text, tuple(continuations[i]), spans, *arrays)
+                found[i] = TokenSignals(text, tuple(continuations[i]), spans, with_picture[row], without[row])
     return [found[i] for i in range(len(prompts))]
 
 
@@ -83,13 +80,10 @@ def _continued(prompt: Encoded, tokens: Sequence[int]) -> Encoded:
     return dataclasses.replace(prompt, tokens=ids, learn=learn)
 
 
-def _logprobs(model: VLM, batch: Batch) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Log-probability of each token to be predicted and entropy of its distribution, an array a row."""
+def _logprobs(model: VLM, batch: Batch) -> list[np.ndarray]:
+    """Log-probability of each token to be predicted, an array a row."""
     chosen = batch.labels != IGNORE
     logits: Tensor = model.decoder.logits(model.hidden(batch).states[chosen])  # of these tokens alone: [B, T, V] may not fit
     table = logits.float().log_softmax(dim=-1)
     picked = table.gather(1, batch.labels[chosen][:, None])[:, 0]
-    entropy = -(table.exp() * table).sum(dim=-1)
-    counts = chosen.sum(dim=1).tolist()
-    rows = [[part.double().cpu().numpy() for part in values.split(counts)] for values in (picked, entropy)]
-    return rows[0], rows[1]
+    return [part.double().cpu().numpy() for part in picked.split(chosen.sum(dim=1).tolist())]

@@ -37,7 +37,7 @@ def _read(path: Path, split: str, part: str, pictures: Path) -> list[Item]:
 
 def _item(row: dict, key: str, part: str, pictures: Path) -> Item:
     name = Path(row["imgname"]).name  # a file of this folder, whatever the row says
-    return Item(key, row["query"], (row["label"],), (pictures / name,), group=name, tags={"part": part})
+    return Item(key, row["query"], (str(row["label"]),), (pictures / name,), group=name, tags={"part": part})
 
 
 TASK = Task("chartqa", load, "relaxed_accuracy:pix2struct", ("test", "val", "train"), by=("part",), mean_of="part")

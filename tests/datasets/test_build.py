@@ -19,7 +19,8 @@ def test_sources_from_specifications(root):
     assert (code.name, code.seed) == ("code", 3)
     assert build_source({"kind": "stdlib", "bytes": 10_000, "seed": 9}, seed=3).seed == 9
     assert len(build_source({"kind": "shards", "path": "pages"}, data_root=root)) == 1
-    assert len(build_source({"kind": "shards", "path": ["pages/train-*.tar"]}, data_root=root)) == 1
+    pattern = {"kind": "shards", "path": ["pages/train-*.tar"], "shuffle": False}
+    assert len(build_source(pattern, data_root=root)) == 1
 
 
 @pytest.mark.parametrize("kind", ["charts", "tables"])
@@ -41,6 +42,9 @@ def test_mixture_from_specifications(root):
         ({"kind": "zzz"}, "unknown; valid: charts, tables, stdlib, shards"),
         ({}, "source kind None is unknown"),
         ({"kind": "stdlib", "byts": 3}, "source kind 'stdlib' has no argument 'byts'; did you mean 'bytes'"),
+        ({"kind": "stdlib", "bytes": "many"}, r"argument 'bytes' of source kind 'stdlib' is 'many': want int \| None"),
+        ({"kind": "charts", "size": True}, "argument 'size' of source kind 'charts' is True"),
+        ({"kind": "shards", "path": 3}, "argument 'path' of source kind 'shards' is 3"),
         ({"kind": "shards"}, "source kind 'shards' needs the argument 'path'"),
         ({"kind": "shards", "path": "nowhere"}, "no shards at .*nowhere"),
     ],

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from datasets.mixture import Mixture
 from datasets.pack import Lane
+from datasets.source import BadSample
 from vlm.batch import IGNORE
+from vlm.sample import Sample, Text, Video
 
 PROCESSOR = processor()
 
@@ -128,3 +130,28 @@ def test_a_lane_resumes_anywhere(steps, window, length):
         (a, counts_a), (b, counts_b) = original.row(), resumed.row()
         assert [d.tokens.tolist() for d in a] == [d.tokens.tolist() for d in b] and counts_a == counts_b
     assert original.state() == resumed.state()
+
+
+def test_a_clip_over_the_limit_is_not_decoded():
+    source = Words("v", 1)
+    source.get = lambda *_: Sample((Video((b"no picture",) * 5), Text("x")), key="v")
+    _, counts = lane([source], max_images=4).row()
+    assert counts.skipped == {("v", "clip too long"): 1}
+
+
+def test_a_waiting_document_that_has_gone_bad_is_dropped_and_counted_on_resume():
+    original = lane([Words("a", 8, longest=1)], window=3)
+    original.row()
+    state, source = original.state(), Words("a", 8, longest=1)
+    lost, get = state["pending"][0][2], source.get
+
+    def rot(epoch, index):
+        if index == lost:
+            raise BadSample("rotten")
+        return get(epoch, index)
+
+    source.get = rot
+    resumed = lane([source], window=3, state=state)
+    row, counts = resumed.row()
+    assert row and counts.skipped == {("a", "rotten"): 1}
+    assert not resumed.row()[1].skipped

@@ -79,6 +79,16 @@ def test_the_same_samples_give_the_same_bytes_and_stale_shards_go(tmp_path):
     assert sorted(p.name for p in tmp_path.glob("train-*")) == [f"train-00000{i}.tar" for i in range(3)]
 
 
+def test_an_interrupted_run_leaves_the_shards_of_the_earlier_one(tmp_path):
+    paths = write(tmp_path, pages(9), max_samples=2)
+    before = [p.read_bytes() for p in paths]
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path, "train", max_samples=2) as writer:
+        for page in pages(20)[15:]:
+            writer.write(page)
+        raise KeyboardInterrupt
+    assert [p.read_bytes() for p in paths] == before and sorted(tmp_path.iterdir()) == paths
+
+
 def test_each_epoch_shows_all_in_a_new_order(tmp_path):
     write(tmp_path, pages(23), max_samples=5)
     source = ShardSource(tmp_path, seed=3)
@@ -112,10 +122,13 @@ def test_plain_webdataset_pairs_and_unknown_layouts(tmp_path):
         add(tar, "4.json", b"[1]")
         add(tar, "5.json", b'{"segments": [{"image": "0.png"}]}')
         add(tar, "6.json", b"[" * 100_000)
+        for i, times in enumerate(("1" + "0" * 400, '"soon"', "null"), 7):
+            add(tar, f"{i}.json", b'{"segments": [{"video": ["0.png"], "times": [%s]}]}' % times.encode())
+            add(tar, f"{i}.0.png", png(1))
     source = ShardSource(tmp_path / "a.tar", shuffle=False)
     assert source.get(0, 0).segments == (Image(png(1)), Text("a caption"))
     assert source.get(0, 1).segments == (Text("text alone"),)
-    for index, reason in [(2, "unknown layout"), (3, "bad record"), (4, "bad record"), (5, "bad record")]:
+    for index, reason in [(2, "unknown layout"), *((i, "bad record") for i in range(3, 9))]:
         with pytest.raises(BadSample) as error:
             source.get(0, index)
         assert error.value.reason == reason and "\n" not in str(error.value)
@@ -154,6 +167,15 @@ def test_garbage_in_the_middle_and_no_archive_at_all(tmp_path):
         path.write_bytes(data)
         with pytest.raises(ValueError, match="no samples in"):
             ShardSource(path)
+
+
+@pytest.mark.parametrize("header", [{"GNU.sparse.map": "x"}, {"GNU.sparse.size": "x"}, {"size": "9" * 30}])
+def test_a_header_that_cannot_be_read_ends_the_shard(tmp_path, header, caplog):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "1.txt", b"one")
+        add(tar, "2.txt", b"two", pax_headers=header)
+    source = ShardSource(tmp_path / "a.tar", shuffle=False)
+    assert texts(source) == ["one"] and source.cut and "a.tar is cut off" in caplog.text
 
 
 def test_hostile_members_are_passed_over_and_counted(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -116,6 +117,8 @@ def test_another_checkpoint_or_prompt_is_refused_and_a_changed_picture_asked_aga
     after = collect(model, processor, TASK, changed, tmp_path)
     assert after[1:] == before[1:] and after[0]["input"] != before[0]["input"]
     mark = fingerprint(model)
+    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    assert fingerprint(rounded) == fingerprint(copy.deepcopy(rounded).float())  # the same weights
     with torch.no_grad():
         model.decoder.norm.weight[0] += 1e-3
     try:

@@ -26,6 +26,14 @@ def test_questions_about_one_picture_count_as_one():
     assert width[1] > 2.5 * width[0]
 
 
+@pytest.mark.parametrize("answer", [0.0, 1.0])
+def test_pictures_count_also_where_all_answers_agree_or_there_is_one(answer):
+    grouped = stats.share([answer] * 40, np.repeat(np.arange(4), 10), variant="v")
+    assert grouped["interval"] == pytest.approx(stats.share([answer] * 4, variant="v")["interval"]) and grouped["n"] == 40
+    low, high = stats.share([0.0, 1.0] * 20, ["one picture"] * 40, variant="v")["interval"]
+    assert high - low > 0.85
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_coverage_of_share(grouped):
     """95 % intervals hold the truth in about 95 % of simulated evaluations, also when pictures make answers dependent."""

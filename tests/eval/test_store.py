@@ -42,17 +42,27 @@ def test_shards_join_in_the_items_order_whoever_finishes_last(tmp_path):
     stores = [RecordStore(tmp_path, {}, shard=(i, 3)) for i in range(3)]
     for i in (2, 0, 1):
         stores[i].append([record(key) for key in keys[i::3]])
-        found = stores[i].finish(keys)
+        found = stores[i].finish(dict.fromkeys(keys, "d"))
     assert [r["id"] for r in found] == keys
     assert [json.loads(line)["id"] for line in (tmp_path / RECORDS).read_text().splitlines()] == keys
-    assert RecordStore(tmp_path, {}).finish(keys) == found
+    assert RecordStore(tmp_path, {}).finish(dict.fromkeys(keys, "d")) == found
+
+
+def test_a_stale_record_of_a_shard_does_not_hide_the_fresh_one(tmp_path):
+    RecordStore(tmp_path, {}, shard=(0, 2)).append([record("x", output="stale")])
+    fresh = {"id": "x", "input": "new", "output": "fresh"}
+    RecordStore(tmp_path, {}).append([fresh])
+    store = RecordStore(tmp_path, {})
+    assert store.done("x", "new") and store.finish({"x": "new"}) == [fresh]
+    assert [json.loads(line) for line in (tmp_path / RECORDS).read_text().splitlines()] == [fresh]
+    assert store.finish({"x": "newer"}) == []
 
 
 def test_a_shorter_run_keeps_the_records_of_a_longer_one(tmp_path):
     store = RecordStore(tmp_path, {})
     store.append([record(key) for key in "cba"])
-    assert [r["id"] for r in store.finish("ab")] == ["a", "b"]
-    assert set(RecordStore(tmp_path, {}).records) == set("abc")
+    assert [r["id"] for r in store.finish({"a": "d", "b": "d"})] == ["a", "b"]
+    assert all(RecordStore(tmp_path, {}).done(key, "d") for key in "abc")
 
 
 @pytest.mark.parametrize("line", ["[1]\n", "{}\n", "\x00\x00\n", "{\n"])

@@ -34,6 +34,11 @@ def test_chartqa_reads_the_parts_that_are_there(tmp_path):
     assert items[0].pictures() == (picture(3),) and items[0].references == ("3",)
 
 
+def test_chartqa_reads_labels_that_are_numbers(tmp_path):
+    chartqa(tmp_path, [{**ROW, "label": 3}])
+    assert tasks.get("chartqa").items(tmp_path, "val")[0].references == ("3",)
+
+
 def test_chartqa_pictures_stay_inside_the_folder(tmp_path):
     chartqa(tmp_path, [{**ROW, "imgname": "../../../etc/passwd"}])
     assert tasks.get("chartqa").items(tmp_path, "val")[0].images == (tmp_path / "val" / "png" / "passwd",)

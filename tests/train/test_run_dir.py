@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 from train_runs import config, train
 
 from train.config import read_config
@@ -99,3 +100,19 @@ def test_a_mistake_found_at_the_start_leaves_no_directory(tmp_path: Path) -> Non
 def test_the_directory_holds_the_whole_configuration(finished: Path) -> None:
     written = read_config(finished / "config.yaml")
     assert written == config(finished)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    first, second = (RunDirectory(tmp_path / "run", config(tmp_path / "run")) for _ in range(2))
+    first.begin(Tokenizer(models.BPE()))
+    with pytest.raises(ValueError, match="is being trained by another process"):
+        second.begin(Tokenizer(models.BPE()))
+    first._held.close()  # as its end does
+    second.begin(Tokenizer(models.BPE()))
+
+
+def test_a_closed_stage_with_another_budget_is_said(finished: Path) -> None:
+    same, raised = (RunDirectory(finished, config(finished, *more)) for more in ([], ["stages.text.tokens=9e12"]))
+    assert same.changed_budgets(2) == []
+    (line,) = raised.changed_budgets(2)
+    assert line.startswith("text stays at its")

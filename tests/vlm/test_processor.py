@@ -131,9 +131,9 @@ def test_rows_too_long_and_missing_special_tokens_are_refused():
         Processor(byte_tokenizer(), ImageTransform(16), eos="<stop>")
 
 
-def test_only_text_is_cut():
-    encoded = PROCESSOR.encode(Sample((Text("abc"),)))
-    part = encoded.cut(1, 3)
-    assert part.tokens.tolist() == ids("ab") and part.learn.all()
-    with pytest.raises(ValueError, match="images"):
-        PROCESSOR.encode(DOCUMENTS[1]).cut(0, 2)
+def test_an_answer_before_the_next_picture_is_closed():
+    """In a conversation about several pictures each answer ends; between two pictures of a page prose goes on."""
+    chat = (image(5), Text("q", learn=False), Text("a"), image(5), Text("q", learn=False), Text("b"))
+    assert list(PROCESSOR.encode(Sample(chat)).tokens).count(PROCESSOR.eos_id) == 2
+    page = (Text("a"), image(5), Text("b"))
+    assert list(PROCESSOR.encode(Sample(page)).tokens).count(PROCESSOR.eos_id) == 1

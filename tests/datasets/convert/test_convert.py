@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.convert.__main__ import main
+from datasets.convert.__main__ import main, write
 from datasets.shards import ShardSource
-from vlm.sample import Image, Text
+from vlm.sample import Image, Sample, Text
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63606060f80f0001040100"
@@ -180,3 +180,17 @@ def test_real_data_agrees_with_its_description(name, folder, samples, images, tm
     assert counts == samples if samples else sum(counts.values()) == 504
     for sample in read(tmp_path)[::97]:
         assert any(isinstance(s, Text) and s.learn for s in sample.segments)
+
+
+def test_an_interrupted_conversion_changes_no_shard(tmp_path):
+    def samples(stop):
+        for i in range(4):
+            if i == stop:
+                raise KeyboardInterrupt
+            yield Sample((Text(f"{stop} {i}"),), str(i), source="ab"[i % 2])
+
+    write(samples(None), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        write(samples(3), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before and len(before) == 2
