@@ -71,6 +71,8 @@ def main() -> None:
     args = _arguments()
     if Path(args.question).is_file():
         raise ValueError(f"no question: the last argument, {args.question!r}, is a file")
+    if not args.question.strip():
+        raise ValueError("the question is empty")
     images = [Image(cli.read_picture(path)) for path in args.images]
     model, processor = vlm.load(args.checkpoint, device=cli.device(args.device), dtype=torch.float32)
     marking = Marking.load(args.checkpoint) if images and not args.plain else None

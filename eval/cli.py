@@ -31,7 +31,9 @@ def run(main: Callable[[], None], after_interrupt: str = "") -> None:
     """Run a command and exit: 0 done, 2 a user's mistake (one line on standard error), 130 after Ctrl-C."""
     try:
         main()
-    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+    except ValueError as error:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
         print(f"\ninterrupted{after_interrupt}", file=sys.stderr)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TextIO
 
@@ -57,7 +57,22 @@ def score_rows(metric: metrics.Metric, rows: Iterable[dict]) -> Iterator[dict]:
 
 
 def _source(name: str) -> AbstractContextManager[TextIO]:
-    return nullcontext(sys.stdin) if name == "-" else open(name, encoding="utf-8")
+    return nullcontext(sys.stdin) if name == "-" else open(name, encoding="utf-8", errors="surrogateescape")
+
+
+@contextmanager
+def _whole(path: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that takes its place only when all of it is written: it may be the one being read."""
+    if path is None:
+        yield sys.stdout
+        return
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def main() -> None:
@@ -71,12 +86,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="scored rows (default: standard output)")
     args = parser.parse_args()
     metric = metrics.get(args.metric)
-    with _source(args.cases) as lines, open(args.out, "w", encoding="utf-8") if args.out else nullcontext(sys.stdout) as out:
-        scores, groups = [], []
+    scores, groups = [], []
+    with _source(args.cases) as lines, _whole(args.out) as out:
         for row in score_rows(metric, read_rows(lines, args.cases)):
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
             scores.append(row["score"])
             groups.append(row.get("image"))
+        if not scores:
+            raise ValueError(f"{args.cases} holds no rows")
     grouped = all(isinstance(group, str) for group in groups)
     summary = {metric.name: stats.mean(scores, groups if grouped else None, variant=metric.variant)}
     text = json.dumps(summary, indent=2)

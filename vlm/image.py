@@ -37,6 +37,8 @@ def open_image(data: bytes | PIL.Image.Image) -> PIL.Image.Image:
             return _to_rgb(PIL.ImageOps.exif_transpose(image))
     except ValueError:
         raise
+    except PIL.UnidentifiedImageError:
+        raise ValueError(f"image cannot be decoded: it is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a broken file
         raise ValueError(f"image cannot be decoded: {type(error).__name__}: {error}".splitlines()[0]) from None
 

@@ -46,6 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(name: str, src: Path, dst: Path, **options) -> dict:
     """Convert and return the summary that is also written to `dst/summary.json`."""
+    if dst.exists() and not dst.is_dir():
+        raise ValueError(f"DST {dst} is a file")
+    if dst.resolve().is_relative_to(src.resolve()):
+        raise ValueError(f"DST {dst} lies in SRC {src}: what is converted would be converted again")
     skips = Skips()
     samples = CONVERTERS[name].convert(src, skips, **options)
     kept = write(tqdm(samples, unit=" samples", disable=not sys.stderr.isatty()), dst)

@@ -57,3 +57,23 @@ def test_a_users_mistake_is_one_line_and_exit_code_2():
     done = subprocess.run([sys.executable, "-m", "eval.score", "relaxd_accuracy", "none.jsonl"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: unknown metric 'relaxd_accuracy': did you mean 'relaxed_accuracy'?\n"
+
+
+def test_a_file_may_be_scored_in_place_and_is_kept_on_a_mistake(tmp_path):
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps({"prediction": "5", "references": ["5"]}) + "\n")
+    command = [sys.executable, "-m", "eval.score", "relaxed_accuracy", str(path), "--out", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert json.loads(path.read_text())["score"] == 1
+    before = path.read_text() + "not json\n"
+    path.write_text(before)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and ":2: not JSON" in done.stderr and path.read_text() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n"])
+def test_files_without_rows_are_one_line_with_their_name(content, tmp_path):
+    path = tmp_path / "cases.jsonl"
+    path.write_bytes(content)
+    done = subprocess.run([sys.executable, "-m", "eval.score", "relaxed_accuracy", str(path)], capture_output=True, text=True)
+    assert done.returncode == 2 and str(path) in done.stderr and len(done.stderr.splitlines()) == 1

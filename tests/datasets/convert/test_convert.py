@@ -194,3 +194,12 @@ def test_an_interrupted_conversion_changes_no_shard(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(samples(3), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before and len(before) == 2
+
+
+def test_dst_may_be_neither_a_file_nor_inside_src(tmp_path, capsys):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.txt").write_text("some prose")
+    (tmp_path / "file").write_text("")
+    for dst, reason in (("file", "is a file"), ("src", "lies in SRC"), ("src/out", "lies in SRC")):
+        assert main(["text", str(tmp_path / "src"), str(tmp_path / dst)]) == 2
+        assert reason in capsys.readouterr().err
