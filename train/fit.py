@@ -43,6 +43,14 @@ def fit(config: Config, init_from: str | None = None) -> Path:
         torch.set_num_threads(config.run.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     run = RunDirectory(Path(config.run.dir), config)
+    try:
+        _all_stages(config, run, init_from, first)
+    finally:
+        run.release()
+    return run.path
+
+
+def _all_stages(config: Config, run: RunDirectory, init_from: str | None, first: bool) -> None:
     if first:  # the others might come when it has already begun
         run.check()
     check_run(config)
@@ -64,7 +72,6 @@ def fit(config: Config, init_from: str | None = None) -> Path:
     if first:
         model.to(evaluation_device(config.run))
         evaluate_run(config, run, model, processor)
-    return run.path
 
 
 def _stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, index: int, path: Path | None) -> None:

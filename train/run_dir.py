@@ -13,6 +13,7 @@ import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tokenizers import Tokenizer
 
@@ -41,6 +42,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path, self.config = path, config
+        self._held: TextIO | None = None
 
     def check(self) -> None:
         """Raises `ValueError` when the directory was made by another configuration, naming the keys that differ."""
@@ -72,6 +74,11 @@ class RunDirectory:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"{self.path} is being trained by another process") from None
+
+    def release(self) -> None:
+        """Let another process train here."""
+        if self._held is not None:
+            self._held.close()
 
     @property
     def tokenizer(self) -> Path:

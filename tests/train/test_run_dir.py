@@ -107,7 +107,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     first.begin(Tokenizer(models.BPE()))
     with pytest.raises(ValueError, match="is being trained by another process"):
         second.begin(Tokenizer(models.BPE()))
-    first._held.close()  # as its end does
+    first.release()
     second.begin(Tokenizer(models.BPE()))
 
 
