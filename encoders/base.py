@@ -2,7 +2,8 @@
 
 An encoder takes uint8 pictures of its own size and gives patch tokens before any pooling or projection. It normalises the
 pixels itself, with the statistics its weights were trained with, so that batches stay small integers until they are on
-the device.
+the device. Those statistics and the interpolation come from the library, by name and tag; `native_pixels` writes them into
+the config, so that a saved model keeps them without its tag.
 
 N images, H = W pixels, P patches (a g x g grid), D features.
 """
@@ -10,17 +11,17 @@ N images, H = W pixels, P patches (a g x g grid), D features.
 from __future__ import annotations
 
 import abc
-import contextlib
-from collections.abc import Iterator, Sequence
+import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 Size = Annotated[int, Ge(1)]
+RGB = tuple[float, float, float]
+MAX_DEPTH = 1024  # blocks; a file that asks for more is not a model's
 
 
 class Checked:
@@ -31,7 +32,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class EncoderConfig(Checked):
-    """Which network sees. The fields after `pretrained` replace the named model's own numbers; `None` keeps them."""
+    """Which network sees. Fields that are `None` keep what the library has for the named model and tag."""
 
     library: Literal["timm", "open_clip"] = "timm"
     name: str = "vit_base_patch16_224"  # the library's own model name
@@ -39,40 +40,88 @@ class EncoderConfig(Checked):
     pretrained: str | None = None  # tag known to the library, or a local weights file
     patch_size: Size | None = None  # pixels
     width: Size | None = None  # features of a token
-    depth: Size | None = None  # blocks
+    depth: Annotated[int, Ge(1), Le(MAX_DEPTH)] | None = None  # blocks
     num_heads: Size | None = None
+    ffn_dim: Size | None = None  # hidden width of a block's feed-forward, counted as the library's `mlp_ratio` does
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] | None = None  # of the feed-forward
+    norm_eps: Annotated[float, Gt(0)] | None = None
     stem: Literal["patch", "conv"] = "patch"  # conv: 3x3 convolutions down to the patch grid (Xiao et al., 2021); timm only
+    final_norm: bool = True  # False: tokens as they are before the last norm
+    prefix_tokens: bool = False  # True: class and register tokens are given too, before the patches
+    mean: RGB | None = None  # of the pixels, from 0 to 1
+    std: RGB | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = None  # how pictures are brought to `image_size`
 
     def __post_init__(self) -> None:
         if self.patch_size and self.image_size % self.patch_size:
             raise ValueError(f"encoder.image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.std is not None and not min(self.std) > 0:
+            raise ValueError(f"encoder.std {self.std} is not above 0")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a library prepares pictures for one model. Its crops are left out on purpose (vlm/image.py)."""
+
+    mean: RGB
+    std: RGB
+    interpolation: Literal["bicubic", "bilinear"]
 
 
 class Encoder(nn.Module, abc.ABC):
-    """uint8 [N, 3, H, W] → [N, P, D]. `dim` is D, `grid` is g (P = g²)."""
+    """uint8 [N, 3, H, W] → [N, num_prefix_tokens + P, D].
+
+    `dim` is D, `grid` is g (P = g²), `num_prefix_tokens` counts the class and register tokens that are given. `config` is what
+    it was built from, with the pixels' statistics and interpolation written out.
+    """
 
     dim: int
     grid: int
+    num_prefix_tokens: int
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self._statistics = (tuple(mean), tuple(std))
-        self.register_buffer("mean", torch.empty(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.empty(1, 3, 1, 1), persistent=False)
-        self.reset_statistics()
-
-    def reset_statistics(self) -> None:
-        """Fill the pixel statistics (also after a meta-device build, which leaves buffers empty)."""
-        for buffer, values in zip((self.mean, self.std), self._statistics, strict=True):
-            buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
+        self.config = native_pixels(config)
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        return self.features(pixels)
+        return self.features(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 → the weights' type, computed in float32 at least: a bfloat16 cannot tell neighbouring levels apart."""
+        dtype = next(self.parameters()).dtype
+        exact = torch.promote_types(dtype, torch.float32)
+        colours = zip((images.to(exact) / 255).unbind(dim=1), *self._statistics, strict=True)
+        return torch.stack([(level - mean) / std for level, mean, std in colours], dim=1).to(dtype)
+
+    @property
+    def _statistics(self) -> tuple[RGB, RGB]:
+        assert self.config.mean is not None and self.config.std is not None  # native_pixels
+        return self.config.mean, self.config.std
 
     @abc.abstractmethod
     def features(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [N, 3, H, W] → the library's own patch tokens [N, P, D], class and register tokens left out."""
+        """Normalised pixels [N, 3, H, W] → the library's own tokens."""
+
+    def reset_buffers(self) -> None:
+        """Fill the tables that are computed, not learnt (rotary angles, …), which a build on the meta device leaves empty.
+
+        To be called once the weights are in their places; the tables follow their device and type, as with `Module.to`.
+        """
+        weight = next(self.parameters())
+        for module in self.modules():
+            fill = getattr(module, "init_non_persistent_buffers", None)  # timm's name for it
+            if fill is None:
+                continue
+            saved = module.state_dict(keep_vars=True)
+            tables = {name: table for name, table in module.named_buffers(recurse=False) if name not in saved}
+            for name, table in tables.items():
+                exact = torch.float32 if table.is_floating_point() else table.dtype
+                module.register_buffer(name, torch.empty_like(table, device=weight.device, dtype=exact), persistent=False)
+            fill()
+            for name in tables:
+                table = module.get_buffer(name)
+                kind = weight.dtype if table.is_floating_point() else table.dtype
+                module.register_buffer(name, table.to(kind), persistent=False)
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:
@@ -86,16 +135,22 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     return OpenClipEncoder(config)
 
 
-@contextlib.contextmanager
-def library_errors(config: EncoderConfig) -> Iterator[None]:
-    """Turn whatever a library raises on a shape, tag or weights file that does not fit into one `ValueError` line."""
-    if config.pretrained and Path(config.pretrained).suffix and not Path(config.pretrained).is_file():
-        raise ValueError(f"encoder weights file {config.pretrained} does not exist")
-    try:
-        yield
-    except Exception as error:
-        weights = f" with weights {config.pretrained!r}" if config.pretrained else ""
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"{config.library} model {config.name!r}{weights} cannot be built: {type(error).__name__}: {reason}"
-        ) from error
+def check_whole(config: EncoderConfig, patch: int, native: int | None) -> None:
+    """Raise `ValueError` for a size whose last pixels no patch would hold, unless it is the one the model was made for."""
+    if config.image_size % patch and config.image_size != native:
+        near = patch * max(1, round(config.image_size / patch))
+        whose = f"{config.name}'s patches of {patch}"
+        raise ValueError(f"encoder.image_size {config.image_size} is not a multiple of {whose}; try {near}")
+
+
+def native_pixels(config: EncoderConfig) -> EncoderConfig:
+    """The config with mean, std and interpolation written out. Raises `ValueError` for an unknown name or tag."""
+    missing = [field.name for field in dataclasses.fields(Pixels) if getattr(config, field.name) is None]
+    if not missing:
+        return config
+    if config.library == "timm":
+        from encoders.timm_vit import pixels
+    else:
+        from encoders.open_clip_vit import pixels
+    native = pixels(config)
+    return dataclasses.replace(config, **{name: getattr(native, name) for name in missing})

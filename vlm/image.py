@@ -1,7 +1,8 @@
 """Pictures from anywhere → RGB arrays of one size. Files are hostile: size is checked before a pixel is decoded.
 
 Charts and text are mirrored by flips and cut by crops, so there are neither: an image is letterboxed (aspect kept, padded)
-or squashed (aspect lost) to the encoder's size.
+or squashed (aspect lost) to the encoder's size, in either case with the interpolation its weights were trained with. A picture
+of the encoder's size stays as it is; where the library squashes too (SigLIP, MobileCLIP), `squash` gives its very pixels.
 """
 
 from __future__ import annotations
@@ -55,12 +56,16 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+INTERPOLATION = {"bicubic": PIL.Image.Resampling.BICUBIC, "bilinear": PIL.Image.Resampling.BILINEAR}
+
+
 @dataclass(frozen=True, slots=True)
 class ImageTransform:
     """Any picture → uint8 [3, size, size]. Normalisation (mean, std) belongs to the encoder, on its own device."""
 
     size: int  # pixels, both sides
     mode: Literal["letterbox", "squash"] = "letterbox"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     fill: int = 255  # grey level of letterbox bars: white, as a chart's paper
 
     def __call__(self, data: bytes | PIL.Image.Image) -> Tensor:
@@ -70,13 +75,11 @@ class ImageTransform:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def _resize(self, image: PIL.Image.Image) -> PIL.Image.Image:
+        resampling = INTERPOLATION[self.interpolation]
         if self.mode == "squash":
-            return image.resize((self.size, self.size), PIL.Image.Resampling.BICUBIC)
+            return image.resize((self.size, self.size), resampling)
         scale = self.size / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
         canvas = PIL.Image.new("RGB", (self.size, self.size), (self.fill,) * 3)
-        canvas.paste(
-            image.resize((width, height), PIL.Image.Resampling.BICUBIC),
-            ((self.size - width) // 2, (self.size - height) // 2),
-        )
+        canvas.paste(image.resize((width, height), resampling), ((self.size - width) // 2, (self.size - height) // 2))
         return canvas

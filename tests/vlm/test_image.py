@@ -1,5 +1,6 @@
 """Pictures from anywhere, and files that are none."""
 
+import dataclasses
 import io
 import struct
 import subprocess
@@ -7,10 +8,17 @@ import sys
 import zlib
 
 import numpy as np
+import open_clip
 import PIL.Image
 import pytest
+import torch
+from vlm_fakes import CONFIG, build, byte_tokenizer, image
 
+import vlm
+from encoders import EncoderConfig, native_pixels
+from vlm import Sample, Text
 from vlm.image import MAX_PIXELS, ImageTransform, open_image
+from vlm.load import build_processor
 
 
 def encoded(image, format="PNG", **options):
@@ -180,3 +188,29 @@ def test_nothing_is_mirrored_or_turned(mode):
 def test_a_picture_of_the_right_size_is_untouched():
     pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert (ImageTransform(32)(encoded(PIL.Image.fromarray(pixels))).permute(1, 2, 0).numpy() == pixels).all()
+
+
+def test_interpolation_is_what_it_says():
+    image = PIL.Image.fromarray(np.random.default_rng(2).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    for name in ("bicubic", "bilinear"):
+        expected = image.resize((32, 32), PIL.Image.Resampling[name.upper()])
+        assert (ImageTransform(32, "squash", name)(image).permute(1, 2, 0).numpy() == np.asarray(expected)).all()
+
+
+def test_a_tags_pixels_travel_with_the_saved_model(tmp_path, monkeypatch):
+    """The tag is gone after `save`: its statistics and interpolation must not be."""
+    tag = open_clip.get_pretrained_cfg("MobileCLIP-B", "datacompdr")  # bilinear, no statistics
+    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda name: ["tag"])
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, which: tag)
+    encoder = EncoderConfig("open_clip", "ViT-B-32", 16, patch_size=4, width=16, depth=1, num_heads=2)
+    tagged = dataclasses.replace(CONFIG, encoder=dataclasses.replace(encoder, pretrained="tag"), image_mode="squash")
+    processor = build_processor(tagged, byte_tokenizer())
+    assert processor.image == ImageTransform(16, "squash", "bilinear")
+    model = build(dataclasses.replace(tagged, encoder=encoder))
+    model.encoder.config = native_pixels(tagged.encoder)  # as if the tag's weights had been there to load
+    vlm.save(tmp_path / "model", model, processor)
+    monkeypatch.undo()
+    again, loaded = vlm.load(tmp_path / "model")
+    assert loaded.image == processor.image and again.encoder.config.mean == (0.0, 0.0, 0.0)
+    batch = processor([Sample((image(5), Text("x")))])
+    assert torch.equal(again.encoder(batch.images), model.encoder(batch.images))
