@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vlm.cache import LayerCache
 from vlm.config import DecoderConfig
+from vlm.rope import RotaryTable, rotate
 
 
 def document_mask(document: Tensor) -> Tensor:
@@ -20,49 +21,56 @@ def document_mask(document: Tensor) -> Tensor:
     return ((document[:, :, None] == document[:, None, :]) & causal)[:, None]
 
 
-def rotary_table(positions: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
-    """[B, T] positions → cosines and sines, float32 [B, 1, T, h], of RoPE (Su et al., 2021), halves layout as in Llama."""
-    frequency = theta ** (-torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32) / head_size)
-    angle = positions[:, None, :, None].float() * frequency
-    angle = torch.cat((angle, angle), dim=-1)
-    return angle.cos(), angle.sin()
-
-
-def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (i, i + h/2) of [B, H, T, h] by its position's angle."""
-    cos, sin = table
-    left, right = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x.dtype)
+def window_mask(mask: Tensor, place: Tensor, window: int | None) -> Tensor:
+    """`mask` [B, 1, T, S] without the keys further back than `window` tokens; `place` [B, T] is each query's own key."""
+    if window is None:
+        return mask
+    keys = torch.arange(mask.shape[-1], device=mask.device)
+    return mask & (keys > place[:, None, :, None] - window)
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention (Ainslie et al., 2023), no biases."""
+    """Grouped-query self-attention (Ainslie et al., 2023)."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_size = config.num_heads, config.num_kv_heads, config.head_size
-        self.shifted = config.shifted_kv_heads
-        self.query = nn.Linear(config.dim, self.num_heads * self.head_size, bias=False)
-        self.key = nn.Linear(config.dim, self.num_kv_heads * self.head_size, bias=False)
-        self.value = nn.Linear(config.dim, self.num_kv_heads * self.head_size, bias=False)
-        self.out = nn.Linear(self.num_heads * self.head_size, config.dim, bias=False)
+        self.shifted, self.clip = config.shifted_kv_heads, config.clip_qkv
+        wide, narrow, bias = self.num_heads * self.head_size, self.num_kv_heads * self.head_size, config.attention_bias
+        self.query = nn.Linear(config.dim, wide, bias=bias)
+        self.key = nn.Linear(config.dim, narrow, bias=bias)
+        self.value = nn.Linear(config.dim, narrow, bias=bias)
+        self.out = nn.Linear(wide, config.dim, bias=bias)
+        self.norm_kind = config.query_key_norm
+        if self.norm_kind != "none":
+            per_head = self.norm_kind == "head"
+            self.query_norm = nn.RMSNorm(self.head_size if per_head else wide, eps=config.norm_eps)
+            self.key_norm = nn.RMSNorm(self.head_size if per_head else narrow, eps=config.norm_eps)
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, first: Tensor, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotary: RotaryTable, mask: Tensor, first: Tensor, cache: LayerCache | None = None) -> Tensor:
         """[B, T, D] → [B, T, D]. `mask` is bool [B, 1, T, S]; with a cache, S is the cache's length. `first` is bool [B, T]:
         does a token begin its document."""
-        q = rotate(self._heads(self.query(x), self.num_heads), rotary)
-        k = self._heads(self.key(x), self.num_kv_heads)
+        q, k, v = self._project(x)
         if self.shifted:
             k = torch.cat((k[:, : -self.shifted], self._previous(k[:, -self.shifted :], first, cache)), dim=1)
-        k = rotate(k, rotary)
-        v = self._heads(self.value(x), self.num_kv_heads)
+        q, k = rotate(q, rotary), rotate(k, rotary)
         if cache is not None:
             k, v = cache.update(k, v)
         grouped = self.num_heads != self.num_kv_heads
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
         return self.out(y.transpose(1, 2).flatten(2))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, h], keys and values [B, K, T, h], before rotation."""
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        if self.norm_kind == "width":
+            q, k = self.query_norm(q), self.key_norm(k)
+        if self.clip is not None:
+            q, k, v = (t.clamp(-self.clip, self.clip) for t in (q, k, v))
+        q, k, v = (t.unflatten(-1, (-1, self.head_size)) for t in (q, k, v))
+        if self.norm_kind == "head":
+            q, k = self.query_norm(q), self.key_norm(k)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     @staticmethod
     def _previous(keys: Tensor, first: Tensor, cache: LayerCache | None) -> Tensor:
@@ -70,6 +78,3 @@ class Attention(nn.Module):
         if cache is not None:
             return cache.previous(keys)
         return torch.where(first[:, None, :, None], keys, F.pad(keys, (0, 0, 1, 0))[:, :, :-1])
-
-    def _heads(self, x: Tensor, heads: int) -> Tensor:
-        return x.unflatten(-1, (heads, self.head_size)).transpose(1, 2)

@@ -24,7 +24,7 @@ class Batch:
     positions: Tensor  # [B, T] restart with each document
     document: Tensor  # [B, T] which packed sample in the row, -1 = padding
     image_index: Tensor  # [B, T] last medium up to the token in its document, as an index into the media; -1 = none
-    media_document: Tensor  # [M, 2] row and document of each medium
+    media_document: Tensor  # [M, 2] row and document of each medium; those of a row stand in the order of its text
     images: Tensor  # [N, 3, H, W] frames of all media
     media_of_frame: Tensor  # [N] medium of each frame, ascending
     frame_time: Tensor  # [N] float32, seconds within the clip; 0 for an image

@@ -8,17 +8,22 @@ B rows, T tokens, D model width, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm.attention import Attention, document_mask, rotary_table
+from vlm.attention import Attention, document_mask, window_mask
+from vlm.batch import Batch
 from vlm.cache import Cache, LayerCache
-from vlm.config import DecoderConfig
+from vlm.config import DecoderConfig, RopeScaling
 from vlm.moe import MoE, RouterStats
+from vlm.rope import RotaryTable, rotary_table
+from vlm.writer import Writer
 
 BeforeLayer = Callable[[int, Tensor], Tensor]
 
@@ -34,17 +39,17 @@ class Hidden:
 class DecoderLayer(nn.Module):
     """x + attention(norm x), then x + experts(norm x)."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.attention = Attention(config)
         self.moe_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.moe = MoE(config)
+        self.moe = MoE(config, layer)
 
     def forward(
         self,
         x: Tensor,
-        rotary: tuple[Tensor, Tensor],
+        rotary: RotaryTable,
         mask: Tensor,
         first: Tensor,
         real: Tensor,
@@ -56,14 +61,14 @@ class DecoderLayer(nn.Module):
         return x + y, stats
 
 
-class TextDecoder(nn.Module):
+class TextDecoder(Writer, nn.Module):
     """`decoder(tokens)` → logits [B, T, V]. Weights are made by `reset_parameters`, also on a model built on meta."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
         self.reset_parameters()
@@ -75,13 +80,23 @@ class TextDecoder(nn.Module):
         So each token's stream starts as its own embedding, and each block adds to it as it learns.
         """
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 1:
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 1:
                 nn.init.ones_(parameter)
             elif name.endswith(("out.weight", "down")):
                 nn.init.zeros_(parameter)
             else:
-                fan_in = parameter.shape[-2] if "experts" in name else parameter.shape[-1]
+                fan_in = parameter.shape[-2] if name.endswith("gate_up") else parameter.shape[-1]
                 nn.init.normal_(parameter, std=fan_in**-0.5)
+        for buffer in self.buffers():  # the routers' balance
+            nn.init.zeros_(buffer)
+
+    def set_rope(self, theta: float | None = None, scaling: RopeScaling | None = None) -> None:
+        """Other rotary positions from here on: a base, a scaling, or both; `None` keeps what is."""
+        self.config = dataclasses.replace(
+            self.config, rope_theta=theta or self.config.rope_theta, rope_scaling=scaling or self.config.rope_scaling
+        )
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, document: Tensor | None = None) -> Tensor:
         """[B, T] ids → logits [B, T, V]; each row is one document unless said otherwise."""
@@ -102,16 +117,26 @@ class TextDecoder(nn.Module):
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         document = torch.zeros_like(tokens) if document is None else document
         sees = torch.zeros_like(tokens, dtype=torch.bool) if sees is None else sees
-        mask = document_mask(document) if cache is None else cache.place(positions)
-        rotary = rotary_table(positions, self.config.head_size, self.config.rope_theta)
+        rotary = rotary_table(positions, document, self.config)
+        masks = self._masks(positions, document, cache)
         x, stats = self.embedding(tokens), []
         for index, layer in enumerate(self.layers):
             if before_layer is not None:
                 x = before_layer(index, x)
             layer_cache = None if cache is None else cache.layers[index]
-            x, s = layer(x, rotary, mask, positions == 0, document >= 0, sees, layer_cache)
-            stats.append(s)
-        return Hidden(self.norm(x), RouterStats.stack(stats) if stats[0] is not None else None)
+            x, s = layer(x, rotary, masks[self.config.window(index)], positions == 0, document >= 0, sees, layer_cache)
+            stats += [s] if s is not None else []
+        return Hidden(self.norm(x), RouterStats.stack(stats) if stats else None)
+
+    def _masks(self, positions: Tensor, document: Tensor, cache: Cache | None) -> dict[int | None, Tensor]:
+        """For each window that a layer has, which keys a query may see: bool [B, 1, T, S]."""
+        if cache is None:
+            mask = document_mask(document)
+            place = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
+        else:
+            mask, place = cache.place(positions), positions
+        windows = {self.config.window(layer) for layer in range(self.config.num_layers)}
+        return {window: window_mask(mask, place, window) for window in windows}
 
     @property
     def head_weight(self) -> Tensor:
@@ -121,3 +146,21 @@ class TextDecoder(nn.Module):
     def logits(self, states: Tensor) -> Tensor:
         """[..., D] → [..., V]"""
         return F.linear(states, self.head_weight)
+
+    @property
+    def decoder(self) -> TextDecoder:  # type: ignore[override]
+        """Itself, as `Writer` wants one."""
+        return self
+
+    def states(self, batch: Batch) -> Tensor:
+        return self.hidden(batch.tokens, batch.positions, batch.document).states
+
+    def read_prompts(self, batch: Batch, cache: Cache, **vision: Any) -> Tensor:
+        """`vision` here and below: `sees` and `before_layer` of `hidden`."""
+        states = self.hidden(batch.tokens, batch.positions, batch.document, cache=cache, **vision).states
+        rows = torch.arange(len(states), device=states.device)
+        return self.logits(states[rows, batch.lengths - 1])
+
+    def decode_step(self, tokens: Tensor, positions: Tensor, cache: Cache, **vision: Any) -> Tensor:
+        states = self.hidden(tokens[:, None], positions[:, None], cache=cache, **vision).states
+        return self.logits(states[:, 0])

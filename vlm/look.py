@@ -1,6 +1,7 @@
 """Where a model looks: the gated layers' attention to latents, composed with the resampler's attention to patches.
 
-A picture of the computation, not a proof of its cause: gates, values and feed-forwards are left out.
+A picture of the computation, not a proof of its cause: gates, values and feed-forwards are left out. So is what goes to class
+and register tokens, which have no place. Without a resampler the gated layers look at the patches themselves.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def attention_maps(model: VLM, batch: Batch) -> Tensor:
         return maps
     with _inputs(model, GatedCrossAttention) as blocks, _inputs(model, ResamplerLayer) as layers:
         model.hidden(batch)
-    to_patches = torch.stack([layer.attention(*args) for layer, args in layers]).mean(dim=0)[:, :, : grid * grid]  # [M, R, P]
+    to_patches = _to_patches(model, batch, [layer.attention(*args) for layer, args in layers])
     rows = torch.arange(len(maps), device=maps.device)
     last = (batch.lengths - 1).clamp(min=0)
     medium = batch.image_index[rows, last]
@@ -40,6 +41,14 @@ def attention_maps(model: VLM, batch: Batch) -> Tensor:
         maps += torch.einsum("br,brp->bp", latent, to_patches[medium.clamp(min=0)]).unflatten(1, (grid, grid))
     maps *= (medium >= 0)[:, None, None]
     return maps / maps.sum(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def _to_patches(model: VLM, batch: Batch, layers: list[Tensor]) -> Tensor:
+    """How much each latent takes from each patch of its medium's first frame, mean over the resampler's layers: [M, R, P]."""
+    first = model.encoder.num_prefix_tokens
+    last = first + model.encoder.grid**2
+    own = layers or [torch.eye(last, device=batch.images.device).expand(batch.num_media, -1, -1)]
+    return torch.stack(own).mean(dim=0)[:, :, first:last]
 
 
 @contextlib.contextmanager

@@ -1,32 +1,95 @@
 """The training loss as sums, so that micro-batches and ranks add up to exactly the loss of the whole step.
 
-B rows, T tokens, D model width, V vocabulary, n learnt positions.
+The cross-entropy never holds all logits: they are made CHUNK positions at a time, and their gradients with them in the forward
+pass, while they are there (as in Liger Kernel, Hsu et al., 2024). What stays for the backward pass has the size of the states
+and of the head, not of [B, T, V].
+
+B rows, T tokens, D model width, V vocabulary, n learnt positions, c positions of a chunk.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vlm.batch import IGNORE
 from vlm.config import DecoderConfig
 from vlm.moe import RouterStats, balance_loss, router_z_loss
 
-CHUNK = 4096  # learnt positions whose logits exist at one time
+CHUNK = 1024  # learnt positions whose logits exist at one time
 
 
 def nll_sum(states: Tensor, labels: Tensor, head: Tensor) -> Tensor:
-    """Summed negative log-likelihood, float32 [], of `labels` [B, T] under states [B, T, D] and head [V, D].
+    """Summed negative log-likelihood [], in float32 or wider, of `labels` [B, T] under states [B, T, D] and head [V, D].
 
-    Logits are made for learnt positions only, CHUNK at a time: in question-answer data these are a small part of T.
+    Logits are made for learnt positions only: in question-answer data these are a small part of T.
     """
     learnt = labels != IGNORE
     states, labels = states[learnt], labels[learnt]
-    parts = [
-        F.cross_entropy(F.linear(s, head).float(), y, reduction="sum")
-        for s, y in zip(states.split(CHUNK), labels.split(CHUNK), strict=True)
-    ]
-    return sum(parts[1:], parts[0])
+    if torch.is_grad_enabled() and (states.requires_grad or head.requires_grad):
+        return _LinearNLL.apply(states, labels, head)
+    return sum((_chunk(s, y, head)[0] for s, y in _chunks(states, labels)), _zero(states))
+
+
+class _LinearNLL(torch.autograd.Function):
+    """Σ cross-entropy of the logits states · headᵀ, differentiable once in both."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, labels: Tensor, head: Tensor) -> Tensor:
+        of_states, _, of_head = ctx.needs_input_grad
+        grad_states = torch.empty_like(states) if of_states else None
+        grad_head = torch.zeros_like(head, dtype=_wide(head.dtype)) if of_head else None  # sums of bf16 lose small terms
+        dtype = head.dtype
+        if torch.is_autocast_enabled(head.device.type):  # once, not for each chunk
+            head = head.to(torch.get_autocast_dtype(head.device.type))
+        nll, start = _zero(states), 0
+        for s, y in _chunks(states, labels):
+            part, logits, normaliser = _chunk(s, y, head)
+            nll = nll + part
+            grad = _gradient(logits, normaliser, y).to(head.dtype)
+            if grad_states is not None:
+                grad_states[start : start + len(s)] = grad @ head
+            if grad_head is not None:
+                grad_head += grad.T @ s
+            start += len(s)
+        ctx.save_for_backward(grad_states, None if grad_head is None else grad_head.to(dtype))
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        of_states, of_head = (None if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors)
+        return of_states, None, of_head
+
+
+def _chunk(states: Tensor, labels: Tensor, head: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of [c, D] states: the summed loss [], the logits [c, V] and their log-normaliser [c, 1]."""
+    logits = F.linear(states, head)
+    logits = logits.to(_wide(logits.dtype))
+    normaliser = logits.logsumexp(dim=-1, keepdim=True)
+    return (normaliser - logits.gather(1, labels[:, None])).sum(), logits, normaliser
+
+
+def _gradient(logits: Tensor, normaliser: Tensor, labels: Tensor) -> Tensor:
+    """Of the summed loss by the logits [c, V], in their place: softmax less one-hot."""
+    probability = logits.sub_(normaliser).exp_()
+    return probability.scatter_add_(1, labels[:, None], probability.new_full((len(labels), 1), -1.0))
+
+
+def _chunks(states: Tensor, labels: Tensor) -> zip[tuple[Tensor, Tensor]]:
+    return zip(states.split(CHUNK), labels.split(CHUNK), strict=True)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _zero(states: Tensor) -> Tensor:
+    return torch.zeros((), dtype=_wide(states.dtype), device=states.device)
 
 
 def total_loss(

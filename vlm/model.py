@@ -9,14 +9,13 @@ B rows, T tokens, M media, N frames, R latents, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from encoders import Encoder, build_encoder
-from vlm import generate as generation
 from vlm.batch import IGNORE, Batch
 from vlm.cache import Cache
 from vlm.config import ModelConfig
@@ -24,7 +23,8 @@ from vlm.decoder import BeforeLayer, Hidden, TextDecoder
 from vlm.fusion import GatedCrossAttention, Sight
 from vlm.losses import nll_sum, total_loss
 from vlm.moe import RouterStats
-from vlm.resampler import PerceiverResampler
+from vlm.resampler import NoResampler, PerceiverResampler
+from vlm.writer import Writer
 
 GROUPS = ("encoder", "resampler", "fusion", "decoder")
 MediaKeys = dict[str, tuple[Tensor, Tensor]]  # layer → each medium's keys and values, [M, R, H, h]
@@ -41,18 +41,17 @@ class Output:
     router: RouterStats | None
 
 
-class VLM(nn.Module):
+class VLM(Writer, nn.Module):
     """`model(batch)` → `Output`; `model.generate(batch)` → tokens."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder: Encoder = build_encoder(config.encoder)
-        self.resampler = PerceiverResampler(config.resampler, self.encoder.dim)
-        gated = range(0, config.decoder.num_layers, config.fusion.every)
-        self.fusion = nn.ModuleDict(
-            {str(i): GatedCrossAttention(config.fusion, config.decoder.dim, config.resampler.dim) for i in gated}
-        )
+        resampler, dim = config.resampler, self.encoder.dim
+        self.resampler = PerceiverResampler(resampler, dim) if resampler else NoResampler()
+        latent_dim, gated = resampler.dim if resampler else dim, config.fusion.gated_layers(config.decoder.num_layers)
+        self.fusion = nn.ModuleDict({str(i): GatedCrossAttention(config.fusion, config.decoder.dim, latent_dim) for i in gated})
         self.decoder = TextDecoder(config.decoder)
 
     def group(self, name: str) -> nn.Module:
@@ -81,7 +80,7 @@ class VLM(nn.Module):
         )
 
     def latents(self, batch: Batch) -> Tensor:
-        """[M, R, D] of the batch's media."""
+        """[M, R, D] of the batch's media; without a resampler the encoder's tokens."""
         patches = self.encoder(batch.images)
         return self.resampler(patches, batch.media_of_frame, batch.frame_time, batch.num_media)
 
@@ -110,55 +109,27 @@ class VLM(nn.Module):
         return blank, self.media_keys(self.latents(blank))
 
     def _before_layer(self, batch: Batch, media: MediaKeys | None) -> BeforeLayer | None:
-        if media is None:
-            return None
-        sight = Sight.of(batch, self.config.fusion.sees)
+        return None if media is None else self._gated(media, Sight.of(batch, self.config.fusion.sees))
 
+    def _gated(self, media: MediaKeys, sight: Sight) -> BeforeLayer:
         def before_layer(index: int, x: Tensor) -> Tensor:
             name = str(index)
             return self.fusion[name](x, media[name], sight) if name in media else x
 
         return before_layer
 
-    @torch.no_grad()
-    def generate(
-        self,
-        batch: Batch,
-        *,
-        max_new_tokens: int = 64,
-        stop_ids: Sequence[int] = (),
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-    ) -> generation.Generated:
-        """Continue each row's prompt (one document a row, ragged, right-padded). See `vlm.generate.steps` for the arguments."""
-        options = generation.Sampling(max_new_tokens, tuple(stop_ids), temperature, top_p, seed)
-        return generation.collect(generation.steps(self, batch, options), batch.tokens.shape[0], options.stop_ids)
+    def states(self, batch: Batch) -> Tensor:
+        return self.hidden(batch).states
 
-    @torch.no_grad()
-    def stream(self, batch: Batch, **options) -> Iterator[tuple[int, float]]:
-        """The tokens of a single prompt as they come, each with its log-probability; arguments as `generate`."""
-        if batch.tokens.shape[0] != 1:
-            raise ValueError(f"stream takes one prompt, not {batch.tokens.shape[0]}")
-        sampling = generation.Sampling(**{**options, "stop_ids": tuple(options.get("stop_ids", ()))})
-        for token, logprob in generation.steps(self, batch, sampling):
-            if int(token) in sampling.stop_ids:
-                return
-            yield int(token), float(logprob)
+    def read_prompts(self, batch: Batch, cache: Cache) -> Tensor:
+        batch, cache.media = self.media(batch)
+        sight = None if cache.media is None else Sight.of(batch, self.config.fusion.sees)
+        cache.sight = None if sight is None else sight.after(batch.lengths - 1)
+        return self.decoder.read_prompts(batch, cache, **self._vision(cache.media, sight))
 
-    def decode_step(self, batch: Batch, cache: Cache) -> Tensor:
-        """Logits [B, V] after the last real token of each row, reading and extending the cache.
+    def decode_step(self, tokens: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        return self.decoder.decode_step(tokens, positions, cache, **self._vision(cache.media, cache.sight))
 
-        The first call takes the prompts; later ones one new token a row (an empty row repeats itself). `cache.media` is what
-        `media` gives for the prompts.
-        """
-        hidden = self.decoder.hidden(
-            batch.tokens,
-            batch.positions,
-            batch.document,
-            sees=batch.image_index >= 0,
-            cache=cache,
-            before_layer=self._before_layer(batch, cache.media),
-        )
-        last = (batch.lengths - 1).clamp(min=0)
-        return self.decoder.logits(hidden.states[torch.arange(len(last), device=last.device), last])
+    def _vision(self, media: MediaKeys | None, sight: Sight | None) -> dict[str, Any]:
+        """What the decoder is told of images, as arguments of its `hidden`."""
+        return {} if media is None or sight is None else {"sees": sight.sees, "before_layer": self._gated(media, sight)}

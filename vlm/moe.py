@@ -1,21 +1,30 @@
-"""Mixture of experts: a router in float32, dropless dispatch by sorting, and the losses that keep it balanced.
+"""Mixture of experts: a router in float32, dropless dispatch by sorting, and what keeps the load even.
 
 N tokens (B·T), E experts, k experts a token, D model width, F expert width, S = N·k (token, expert) pairs.
 
 No token is ever dropped and no expert has a capacity: pairs are sorted by expert and each expert multiplies its own slice.
-Statistics are kept apart for tokens that see an image and tokens that do not: experts that die for one of them are
+The k results of a token are added in float32, in the order of their scores, so the sum does not depend on where an expert
+stands. Statistics are kept apart for tokens that see an image and tokens that do not: experts that die for one of them are
 invisible in the sum.
+
+The load is evened by a loss (`balance_loss`), by a bias that moves after each step and enters the choice alone
+(`Router.rebalance`), or by both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vlm.activation import ACTIVATIONS
 from vlm.config import DecoderConfig
+
+_ROW = 8  # the grouped kernel wants rows of whole 16 bytes: so many bf16 numbers
+_TINY = 1e-20  # keeps the sum of k sigmoid scores from being 0
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,9 @@ class RouterStats:
 def balance_loss(stats: RouterStats, counts: Tensor, tokens: Tensor) -> Tensor:
     """E · Σ_e f_e · P_e, mean over layers (Fedus et al., 2022, eq. 4); 1 when the load is even.
 
-    `counts` [L, E] and `tokens` [] are those of all ranks' batches together; the returned sum over ranks is then the loss of
-    these, and so are its gradients.
+    f is an expert's share of the pairs, P its mean probability; for a sigmoid router, its mean share of a token's scores
+    (DeepSeek-V3, 2024, eq. 17 to 20, over the batch instead of each sequence). `counts` [L, E] and `tokens` [] are those of
+    all ranks' batches together; the returned sum over ranks is then the loss of these, and so are its gradients.
     """
     fraction = counts / counts.sum(dim=-1, keepdim=True).clamp(min=1)
     return (fraction * stats.probability / tokens.clamp(min=1)).sum(dim=-1).mean() * counts.shape[-1]
@@ -48,81 +58,133 @@ def router_z_loss(stats: RouterStats, tokens: Tensor) -> Tensor:
     return (stats.z / tokens.clamp(min=1)).mean()
 
 
-def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    """[S, A] rows sorted by expert, [E, A, C] weights, [E] rows of each expert → [S, C].
+def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """[S, A] rows sorted by expert, [E, A, C] weights, [E] where each expert's rows end → [S, C].
 
     One grouped kernel on a GPU in bf16; elsewhere a product for each expert, which is the reference.
     """
-    if x.is_cuda and x.dtype == torch.bfloat16:
-        return F.grouped_mm(x, weight.to(x.dtype), offs=counts.cumsum(0).to(torch.int32))
-    return torch.cat([rows @ w for rows, w in zip(x.split(counts.tolist()), weight.unbind(), strict=True)])
+    if weight.shape[0] == 1:
+        return x @ weight[0]
+    if x.is_cuda and x.dtype == torch.bfloat16 and x.shape[1] % _ROW == weight.shape[2] % _ROW == 0:
+        return F.grouped_mm(x, weight.to(x.dtype), offs=ends.to(torch.int32))
+    return torch.cat([rows @ w for rows, w in zip(x.tensor_split(ends[:-1].tolist()), weight.unbind(), strict=True)])
 
 
 class Router(nn.Module):
-    """Chooses k of E experts for each token."""
+    """Chooses k of E experts for each token.
+
+    Scores are a softmax over the experts or a sigmoid of each. The k highest are taken, with `bias` added for this choice only;
+    a chosen expert's weight is its own score, divided by the sum of the k if `normalize_top_k`, times `routed_scale`.
+    """
+
+    bias: Tensor | None
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.top_k, self.normalize = config.top_k, config.normalize_top_k
+        self.kind, self.top_k, self.normalize = config.router, config.top_k, config.normalize_top_k
+        self.scale, self.bias_rate = config.routed_scale, config.balance_bias_rate
         self.weight = nn.Parameter(torch.empty(config.num_experts, config.dim))
+        bias = torch.zeros(config.num_experts, dtype=torch.float32) if self.bias_rate else None
+        self.register_buffer("bias", bias)  # [E]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N, D] → logits [N, E], weights [N, k], experts [N, k], all in float32 whatever the precision around it."""
+    def forward(self, x: Tensor, real: Tensor, sees: Tensor) -> tuple[Tensor, Tensor, RouterStats]:
+        """[N, D] → weights [N, k], experts [N, k], highest score first, and sums over the tokens where `real` [N], split by
+        `sees` [N]. All in float32 whatever the precision around it (float64 in a model of that)."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(x.float(), self.weight.float())
-            weights, experts = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
-            if self.normalize:
-                weights = weights / weights.sum(dim=-1, keepdim=True)
-        return logits, weights, experts
+            logits = F.linear(x.to(dtype), self.weight.to(dtype))
+            scores = logits.softmax(dim=-1) if self.kind == "softmax" else logits.sigmoid()
+            weights, experts = self._choose(scores)
+            return weights, experts, self._stats(logits, scores, experts, real, sees)
 
-    def stats(self, logits: Tensor, experts: Tensor, real: Tensor, sees: Tensor) -> RouterStats:
-        """Sums over the tokens where `real` [N], split by `sees` [N]."""
-        kind = F.one_hot(sees.long(), 2).float() * real[:, None]
-        chosen = F.one_hot(experts, logits.shape[-1]).float().sum(dim=1)
-        weight = real.float()
-        return RouterStats(
-            counts=kind.T @ chosen,
-            probability=weight @ logits.softmax(dim=-1),
-            z=weight @ logits.logsumexp(dim=-1).square(),
-            tokens=weight.sum(),
-        )
+    @torch.no_grad()
+    def rebalance(self, load: Tensor) -> None:
+        """Move the bias by its rate, up where an expert had less than its share of `load` [E] (tokens of a step), else down
+        (Wang et al., 2024, algorithm 1). Nothing to do without a bias."""
+        if self.bias is not None:
+            self.bias += self.bias_rate * (load.double().mean() - load).sign().to(self.bias)
+
+    def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        if self.bias is None:
+            weights, experts = scores.topk(self.top_k, dim=-1)
+        else:
+            experts = (scores.detach() + self.bias).topk(self.top_k, dim=-1).indices
+            weights = scores.gather(-1, experts)
+        if self.normalize:
+            weights = weights / (weights.sum(dim=-1, keepdim=True) + _TINY)
+        return weights * self.scale, experts
+
+    def _stats(self, logits: Tensor, scores: Tensor, experts: Tensor, real: Tensor, sees: Tensor) -> RouterStats:
+        weight = real.to(logits.dtype)
+        kind = torch.stack((weight * ~sees, weight * sees))
+        chosen = torch.zeros_like(logits).scatter(1, experts, 1.0)
+        probability = scores if self.kind == "softmax" else scores / (scores.sum(dim=-1, keepdim=True) + _TINY)
+        return RouterStats(kind @ chosen, weight @ probability, weight @ logits.logsumexp(dim=-1).square(), weight.sum())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Router:
+        """The bias goes where the module goes, but stays float32: in bf16 its small steps would be lost."""
+        before = self.bias
+        super()._apply(fn, recurse)
+        if before is not None and self.bias is not None and self.bias.dtype != before.dtype:
+            self.bias = before.to(self.bias.device)
+        return self
 
 
 class Experts(nn.Module):
-    """E SwiGLU feed-forwards, w2(silu(w1 x) · w3 x) (Shazeer, 2020), stacked; gate and up projections side by side."""
+    """E gated feed-forwards, down(act(gate x) · up x) (Shazeer, 2020), stacked; gate and up projections side by side."""
 
-    def __init__(self, config: DecoderConfig) -> None:
+    gate_up_bias: nn.Parameter | None
+    down_bias: nn.Parameter | None
+
+    def __init__(self, config: DecoderConfig, num_experts: int, hidden: int) -> None:
         super().__init__()
-        self.gate_up = nn.Parameter(torch.empty(config.num_experts, config.dim, 2 * config.expert_dim))
-        self.down = nn.Parameter(torch.empty(config.num_experts, config.expert_dim, config.dim))
+        self.activation = ACTIVATIONS[config.activation]
+        self.gate_up = nn.Parameter(torch.empty(num_experts, config.dim, 2 * hidden))
+        self.down = nn.Parameter(torch.empty(num_experts, hidden, config.dim))
+        for name, width in (("gate_up_bias", 2 * hidden), ("down_bias", config.dim)):
+            self.register_parameter(name, nn.Parameter(torch.empty(num_experts, width)) if config.ffn_bias else None)
 
-    def forward(self, x: Tensor, counts: Tensor) -> Tensor:
-        """[S, D] sorted by expert → [S, D]."""
+    def forward(self, x: Tensor, expert: Tensor) -> Tensor:
+        """[S, D] rows, and the expert [S] of each, in ascending order → [S, D]."""
         if torch.is_autocast_enabled(x.device.type):  # the residual stream stays float32: the grouped kernel wants the other
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        gate, up = grouped_matmul(x, self.gate_up, counts).chunk(2, dim=-1)
-        return grouped_matmul(F.silu(gate) * up, self.down, counts)
+        ends = torch.searchsorted(expert, torch.arange(len(self.down), device=x.device), right=True)
+        y = grouped_matmul(x, self.gate_up, ends)
+        if self.gate_up_bias is not None:
+            y = y + self.gate_up_bias.to(y.dtype)[expert]
+        gate, up = y.chunk(2, dim=-1)
+        y = grouped_matmul(self.activation(gate) * up, self.down, ends)
+        return y if self.down_bias is None else y + self.down_bias.to(y.dtype)[expert]
 
 
 class MoE(nn.Module):
-    """The feed-forward of a decoder layer. With one expert there is no router and nothing to balance."""
+    """The feed-forward of a decoder layer: routed experts and, where the config has one, an expert that every token passes.
 
-    def __init__(self, config: DecoderConfig) -> None:
+    A dense layer is one expert: there is no router and nothing to balance.
+    """
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
-        self.num_experts = config.num_experts
-        self.router = Router(config) if config.num_experts > 1 else None
-        self.experts = Experts(config)
+        routed = config.is_moe(layer)
+        self.router = Router(config) if routed else None
+        self.experts = Experts(config, config.num_experts if routed else 1, config.ffn_dim(layer))
+        self.shared = Experts(config, 1, config.shared_dim) if routed and config.shared_dim else None
 
     def forward(self, x: Tensor, real: Tensor, sees: Tensor) -> tuple[Tensor, RouterStats | None]:
         """[B, T, D] → [B, T, D] and the router's sums; `real`, `sees` bool [B, T]."""
         flat = x.flatten(0, 1)
+        first = torch.zeros(len(flat), dtype=torch.int64, device=x.device)
         if self.router is None:
-            counts = torch.tensor([flat.shape[0]], device=x.device)
-            return self.experts(flat, counts).view_as(x), None
-        logits, weights, experts = self.router(flat)
-        order = experts.flatten().argsort(stable=True)
-        token = order // self.router.top_k
-        counts = torch.bincount(experts.flatten(), minlength=self.num_experts)
-        y = self.experts(flat[token], counts) * weights.flatten()[order, None].to(x.dtype)
-        out = torch.zeros_like(flat).index_add(0, token, y.to(x.dtype))
-        return out.view_as(x), self.router.stats(logits, experts, real.flatten(), sees.flatten())
+            return self.experts(flat, first).view_as(x), None
+        weights, experts, stats = self.router(flat, real.flatten(), sees.flatten())
+        y = self._routed(flat, weights, experts)
+        if self.shared is not None:
+            y = y + self.shared(flat, first)
+        return y.to(x.dtype).view_as(x), stats
+
+    def _routed(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+        """[N, D], and weights and experts [N, k] → [N, D], in the router's precision."""
+        expert, order = experts.flatten().sort(stable=True)
+        rows = self.experts(x[order // experts.shape[1]], expert)
+        rows = torch.empty_like(rows).index_copy_(0, order, rows)  # back in the order of the tokens
+        return (rows.unflatten(0, experts.shape) * weights[..., None]).sum(dim=1)

@@ -6,12 +6,14 @@ M media, N frames over all media, P patches a frame, R latents, D latent width.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.positions import sincos_grid
+from vlm.activation import Act
 from vlm.config import ResamplerConfig
 
 GRID_GAIN = 1.5  # of queries and keys at the start: a latent's own place gets most of its attention
@@ -23,15 +25,17 @@ class ResamplerLayer(nn.Module):
     def __init__(self, config: ResamplerConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.latent_norm = nn.LayerNorm(config.dim)
-        self.patch_norm = nn.LayerNorm(config.dim)
-        self.query = nn.Linear(config.dim, config.dim, bias=False)
-        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
-        self.out = nn.Linear(config.dim, config.dim, bias=False)
+        inner, norm = config.num_heads * config.head_size, partial(nn.LayerNorm, eps=config.norm_eps)
+        self.latent_norm = norm(config.dim)
+        self.patch_norm = norm(config.dim)
+        self.query = nn.Linear(config.dim, inner, bias=False)
+        self.key_value = nn.Linear(config.dim, 2 * inner, bias=False)
+        self.query_norm, self.key_norm = (norm(config.head_size) if config.query_key_norm else nn.Identity() for _ in range(2))
+        self.out = nn.Linear(inner, config.dim, bias=False)
         self.ffn = nn.Sequential(
-            nn.LayerNorm(config.dim),
+            norm(config.dim),
             nn.Linear(config.dim, config.ffn_dim, bias=False),
-            nn.GELU(),
+            Act(config.activation),
             nn.Linear(config.ffn_dim, config.dim, bias=False),
         )
 
@@ -52,7 +56,17 @@ class ResamplerLayer(nn.Module):
         normed = self.latent_norm(latents)
         k, v = self.key_value(torch.cat((self.patch_norm(patches), normed), dim=1)).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (self.query(normed), k, v))
-        return q, k, v, F.pad(mask, (0, latents.shape[1]), value=True)[:, None, None]
+        return self.query_norm(q), self.key_norm(k), v, F.pad(mask, (0, latents.shape[1]), value=True)[:, None, None]
+
+
+class NoResampler(nn.Module):
+    """The encoder's tokens [M, P, Dv] as they are, in a latents' place. A medium is one picture: a clip's frames would differ
+    in number, and nothing would tell their times."""
+
+    def forward(self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int) -> Tensor:
+        if len(patches) != num_media:
+            raise ValueError(f"a model without resampler takes single pictures, not {len(patches)} frames of {num_media} media")
+        return patches
 
 
 class PerceiverResampler(nn.Module):
@@ -69,7 +83,7 @@ class PerceiverResampler(nn.Module):
         self.time = nn.Parameter(torch.empty(config.max_frames, config.dim))
         self.project = nn.Linear(encoder_dim, config.dim) if encoder_dim != config.dim else nn.Identity()
         self.layers = nn.ModuleList(ResamplerLayer(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -98,8 +112,8 @@ class PerceiverResampler(nn.Module):
         turn = nn.init.orthogonal_(torch.empty(dim, dim, device=self.latents.device))
         self.latents.copy_(sincos_grid(math.isqrt(self.config.num_latents), dim).to(turn.device) @ turn.T)
         for layer in self.layers:
-            keys = nn.init.orthogonal_(torch.empty_like(turn), gain=GRID_GAIN)
-            layer.key_value.weight[:dim] = keys
+            keys = nn.init.orthogonal_(torch.empty_like(layer.query.weight), gain=GRID_GAIN)
+            layer.key_value.weight[: len(keys)] = keys
             layer.query.weight.copy_(keys @ turn.T)
 
     def forward(self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int) -> Tensor:

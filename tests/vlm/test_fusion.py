@@ -1,26 +1,37 @@
-"""Gated cross-attention and the resampler's layers against plain einsum, and what a token looks at."""
+"""Gated cross-attention against plain einsum in all its options, and what a token looks at."""
 
 import dataclasses
 import math
 
 import pytest
 import torch
-from vlm_fakes import CONFIG, build, change, randomize
+from torch import nn
+from vlm_fakes import CONFIG, DOCUMENTS, build, change, randomize
 
-from vlm.config import FusionConfig, ResamplerConfig
+from vlm.activation import ACTIVATIONS
+from vlm.config import FusionConfig
 from vlm.fusion import GatedCrossAttention, Sight
-from vlm.resampler import PerceiverResampler, ResamplerLayer
+from vlm.moe import Experts
+
+IDEFICS = {"norm": "rms", "norm_eps": 1e-3, "ffn": "gated", "activation": "silu", "gate": "channel", "query_key_norm": True}
 
 
 def norm(layer, x):
+    if isinstance(layer, nn.Identity):
+        return x
+    if isinstance(layer, nn.RMSNorm):
+        return x / (x.square().mean(-1, keepdim=True) + layer.eps).sqrt() * layer.weight
     centred = x - x.mean(-1, keepdim=True)
     return centred / (centred.square().mean(-1, keepdim=True) + layer.eps).sqrt() * layer.weight + layer.bias
 
 
-def ffn(sequence, x):
-    first, up, _, down = sequence
-    hidden = norm(first, x) @ up.weight.T
-    return 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2))) @ down.weight.T
+def ffn(block, x):
+    first, up, _, down = block.ffn
+    hidden = up.weight @ norm(first, x)
+    act = ACTIVATIONS[block.config.activation]
+    if block.config.ffn == "plain":
+        return down.weight @ act(hidden)
+    return down.weight @ (act(hidden[: len(hidden) // 2]) * hidden[len(hidden) // 2 :])
 
 
 def plain_block(block, x, latents, visible):
@@ -35,11 +46,12 @@ def plain_block(block, x, latents, visible):
             if not visible[b][t]:
                 continue
             seen = torch.cat([latents[m] for m in visible[b][t]])
-            q = torch.einsum("hsd,d->hs", queries, norm(block.attention_norm, x[b, t]))
+            q = norm(block.query_norm, torch.einsum("hsd,d->hs", queries, norm(block.attention_norm, x[b, t])))
             k, v = (torch.einsum("hsd,rd->hrs", w, seen) for w in (keys, values))
+            k = norm(block.key_norm, k)
             weight = torch.softmax(torch.einsum("hs,hrs->hr", q, k) / math.sqrt(size), dim=-1)
             y = x[b, t] + block.attention_gate.tanh() * torch.einsum("hr,hrs,ohs->o", weight, v, out)
-            result[b, t] = y + block.ffn_gate.tanh() * ffn(block.ffn, y)
+            result[b, t] = y + block.ffn_gate.tanh() * ffn(block, y)
     return result
 
 
@@ -56,15 +68,31 @@ def media_of(batch, mode):
     return rows
 
 
-@pytest.fixture
-def block():
-    block = GatedCrossAttention(FusionConfig(num_heads=3, head_dim=8, ffn_dim=20, gate_init=0.5), dim=32, latent_dim=24)
+def make(dim=32, latent_dim=24, **options):
+    sizes = {"num_heads": 3, "head_dim": 8, "ffn_dim": 20, "gate_init": 0.5} | options
+    block = GatedCrossAttention(FusionConfig(**sizes), dim, latent_dim)
     randomize(block)
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            if "norm" in name or name == "ffn.0.weight":
+                parameter.uniform_(0.5, 1.5)
+            elif name.endswith("gate") and parameter.numel() > 1:
+                parameter.normal_()
     return block
 
 
+@pytest.fixture
+def block():
+    return make()
+
+
+OPTIONS = [{}, {"query_key_norm": True}, {"gate": "channel", "activation": "relu"}, {"norm": "rms", "ffn": "gated"}, IDEFICS]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("mode", ["last", "all"])
-def test_block_equals_plain_einsum(mixed, block, mode):
+def test_block_equals_plain_einsum(mixed, options, mode):
+    block = make(**options)
     x, latents = torch.randn(*mixed.tokens.shape, 32), torch.randn(mixed.num_media, 5, 24)
     visible = media_of(mixed, mode)
     with torch.no_grad():
@@ -105,76 +133,58 @@ def test_a_closed_gate_lets_its_sublayer_out_alone(mixed, block):
         assert torch.equal(block(x, block.project_media(latents), sight), x)
 
 
-# -- resampler ----------------------------------------------------------------------------------------------------------
-
-
-def plain_layer(layer, latents, patches):
-    """One medium, its real patches only."""
-    heads, dim = layer.num_heads, latents.shape[-1]
-    keys, values = layer.key_value.weight.view(2, heads, dim // heads, dim)
-    queries, out = layer.query.weight.view(heads, -1, dim), layer.out.weight.view(dim, heads, -1)
-    normed = norm(layer.latent_norm, latents)
-    seen = torch.cat((norm(layer.patch_norm, patches), normed))
-    q = torch.einsum("hsd,rd->hrs", queries, normed)
-    k, v = (torch.einsum("hsd,pd->hps", w, seen) for w in (keys, values))
-    weight = torch.softmax(torch.einsum("hrs,hps->hrp", q, k) / math.sqrt(dim // heads), dim=-1)
-    latents = latents + torch.einsum("hrp,hps,ohs->ro", weight, v, out)
-    return latents + ffn(layer.ffn, latents), weight.mean(dim=0)[:, : len(patches)]
-
-
-def test_resampler_layer_equals_plain_einsum():
-    layer = ResamplerLayer(ResamplerConfig(dim=24, num_heads=3, ffn_dim=40))
-    randomize(layer)
-    latents, patches = torch.randn(2, 5, 24), torch.randn(2, 7, 24)
-    mask = torch.arange(7) < torch.tensor([[7], [4]])
+def test_a_gated_feed_forward_is_the_decoders_with_one_expert():
+    """So that weights go from one to the other: gate and up side by side in both."""
+    block = make(**IDEFICS)
+    decoder = dataclasses.replace(CONFIG.decoder, expert_dim=20, num_experts=1, top_k=1)
+    expert = Experts(decoder, 1, 20)
     with torch.no_grad():
-        y, weight = layer(latents, patches, mask), layer.attention(latents, patches, mask)
-        for m, real in enumerate((7, 4)):
-            expected, looks = plain_layer(layer, latents[m], patches[m, :real])
-            torch.testing.assert_close(y[m], expected, atol=1e-5, rtol=1e-4)
-            torch.testing.assert_close(weight[m, :, :real], looks, atol=1e-6, rtol=1e-4)
-            assert not weight[m, :, real:].any()
+        expert.gate_up.copy_(block.ffn[1].weight.T)
+        expert.down.copy_(block.ffn[3].weight.T)
+        x = torch.randn(7, 32)
+        torch.testing.assert_close(block.ffn[1:](x), expert(x, torch.zeros(7, dtype=torch.int64)))
 
 
-def test_resampler_makes_a_fixed_number_of_latents_of_any_number_of_frames():
-    resampler = PerceiverResampler(CONFIG.resampler, encoder_dim=16)
-    frames = torch.tensor([0, 1, 1, 1, 2])
-    latents = resampler(torch.randn(5, 9, 16), frames, torch.zeros(5), 3)
-    assert latents.shape == (3, CONFIG.resampler.num_latents, CONFIG.resampler.dim)
+def test_layers_may_be_listed_in_place_of_every_nth():
+    model = build(change(fusion={"layers": (2, 0)}))
+    assert list(model.fusion) == ["0", "2"]
+    assert list(build(change(fusion={"layers": (1,)})).fusion) == ["1"]
 
 
-def test_time_is_interpolated_and_held_after_the_last_second():
-    resampler = PerceiverResampler(CONFIG.resampler, encoder_dim=16)
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"fusion.layers names layer 3; there are 3, from 0"):
+        change(fusion={"layers": (0, 3)})
+
+
+def test_names_of_activations_are_those_of_the_configuration():
+    from typing import get_args
+
+    from vlm.config import Activation
+
+    assert set(ACTIVATIONS) == set(get_args(Activation))
+
+
+@pytest.mark.parametrize("options", [IDEFICS, {"sees": "all"}])
+def test_without_resampler_packing_and_padding_change_nothing(processor, options):
+    """The encoder's tokens stand where latents do (tests/vlm/test_invariances.py has the models with a resampler)."""
+    config = change(fusion={**options, "pass_without_image": False}, decoder={"num_experts": 1, "top_k": 1})
+    model = build(dataclasses.replace(config, resampler=None)).double()
+    docs = [processor.encode(DOCUMENTS[i]) for i in (0, 1, 2, 3, 4, 6)]
+    rows = [docs[:3], docs[3:], [docs[0]]]
+    batch = processor.collate(rows, length=200)
     with torch.no_grad():
-        resampler.time.normal_()
-        at = resampler._time_embedding(torch.tensor([0.0, 0.25, 3.0, 100.0, -1.0]))
-    table = resampler.time.detach()
-    expected = torch.stack([table[0], 0.75 * table[0] + 0.25 * table[1], table[3], table[3], table[0]])
-    torch.testing.assert_close(at, expected)
+        packed = model(batch).logits
+        for row, members in enumerate(rows):
+            for number, doc in enumerate(members):
+                alone = model(processor.collate([[doc]])).logits[0]
+                torch.testing.assert_close(packed[row, batch.document[row] == number], alone, atol=1e-11, rtol=0)
 
 
-def test_grid_start_looks_at_its_own_place_first():
-    model = build(change(encoder={"width": 32, "image_size": 32}, resampler={"dim": 32, "num_latents": 16, "depth": 1}))
-    fresh = PerceiverResampler(dataclasses.replace(model.config.resampler, start="grid"), encoder_dim=32)
-    from encoders.positions import sincos_grid
-
-    patches = sincos_grid(8, 32)[None]  # places and nothing else: an 8 x 8 grid of patches under a 4 x 4 grid of latents
-    latents, patches, mask = fresh.inputs(patches, torch.tensor([0]), torch.zeros(1), 1)
+def test_without_resampler_text_looks_at_the_encoders_tokens(processor):
+    model = build(dataclasses.replace(CONFIG, resampler=None))
+    batch = processor(DOCUMENTS[:5])
     with torch.no_grad():
-        looks = fresh.layers[0].attention(latents, patches, mask)[0].view(4, 4, 8, 8)
-    for row in range(4):
-        for column in range(4):
-            own = looks[row, column, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            assert own.mean() > 3 * looks[row, column].mean()
-            peak = int(looks[row, column].argmax())
-            assert (peak // 16, peak % 8 // 2) == (row, column)
-
-
-def test_random_start_does_not_know_places():
-    resampler = PerceiverResampler(ResamplerConfig(dim=32, num_latents=16, depth=1, num_heads=2, ffn_dim=8), encoder_dim=32)
-    from encoders.positions import sincos_grid
-
-    latents, patches, mask = resampler.inputs(sincos_grid(8, 32)[None], torch.tensor([0]), torch.zeros(1), 1)
-    looks = resampler.layers[0].attention(latents, patches, mask)[0].view(4, 4, 8, 8)
-    own = torch.stack([looks[r, c, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2].mean() for r in range(4) for c in range(4)])
-    assert own.mean() < 2 * looks.mean()
+        assert torch.equal(model.latents(batch), model.encoder(batch.images))
+    assert not list(model.group("resampler").parameters())
+    with pytest.raises(ValueError, match="takes single pictures, not 3 frames of 1 media"):
+        model(processor([DOCUMENTS[5]]))

@@ -9,6 +9,7 @@ import torch
 from vlm_fakes import DOCUMENTS, build, change
 
 from vlm import Image, Sample, Text, attention_maps
+from vlm.fusion import Sight
 
 
 @pytest.mark.parametrize("sees", ["last", "all"])
@@ -47,6 +48,41 @@ def test_the_map_follows_the_patch_that_differs(processor):
     assert [divmod(int(a.argmax()), 4) for a in away] == places
     values = [float(m[p]) for m, p in zip(maps, places, strict=True)]
     assert values == pytest.approx([values[0]] * 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_without_resampler_the_map_is_the_gated_layers_own_attention(processor, prefix):
+    config = dataclasses.replace(change(encoder={"prefix_tokens": prefix}, fusion={"every": 9}), resampler=None)
+    model = build(config)
+    batch = processor([DOCUMENTS[1]])
+    block, sight = model.fusion["0"], Sight.of(batch)
+    with torch.no_grad():
+        x = model.decoder.embedding(batch.tokens)
+        looks = block.attention(x, block.project_media(model.latents(batch)), sight)[0, -1, 0]
+    assert len(looks) == 16 + prefix
+    patches = looks[prefix:]
+    torch.testing.assert_close(attention_maps(model, batch)[0].flatten(), patches / patches.sum())
+
+
+def test_class_tokens_are_no_place(processor):
+    """The patches' share is taken after the prefix tokens, through a resampler too."""
+    model = build(change(encoder={"prefix_tokens": True, "depth": 1}, resampler={"depth": 1}))
+    with torch.no_grad():
+        model.encoder.model.pos_embed.zero_()
+        model.encoder.model.blocks[0].attn.proj.weight.zero_()
+    maps = attention_maps(model, processor([spot(1, 2)]))[0]
+    assert divmod(int((maps - maps.median()).abs().argmax()), 4) == (1, 2)
+
+
+def test_prefix_tokens_are_no_patches(processor):
+    """Attention to the class token is left out, and the patches' keep their places."""
+    plain, whole = build(), build(change(encoder={"prefix_tokens": True}))
+    whole.load_state_dict(plain.state_dict())
+    batch = processor(DOCUMENTS[1:2])
+    seen, without = attention_maps(whole, batch), attention_maps(plain, batch)
+    assert seen.shape == without.shape and seen.sum().item() == pytest.approx(1)
+    torch.testing.assert_close(seen, without, atol=0.02, rtol=0.5)
+    assert int(seen.argmax()) == int(without.argmax())
 
 
 def test_looking_changes_nothing(processor, model):

@@ -46,11 +46,6 @@ def test_tokens_that_see_no_image_are_exactly_the_decoders_whatever_the_gates(mi
     assert (moved > 1e-3).all()
 
 
-def test_batch_without_images_is_exactly_the_decoder(model, mixed):
-    batch = mixed.without_images()
-    assert batch.num_media == 0 and torch.equal(logits(model, batch), text_logits(model, batch))
-
-
 @pytest.mark.parametrize("images", [True, False])
 def test_idefics_way_lets_the_ffn_act_on_tokens_that_see_nothing(mixed, images):
     model = build(change(fusion={"pass_without_image": False}))
@@ -62,21 +57,6 @@ def test_idefics_way_lets_the_ffn_act_on_tokens_that_see_nothing(mixed, images):
         for block in model.fusion.values():
             block.out.weight.mul_(3)
     assert torch.equal(logits(model, batch)[blind], with_ffn[blind])
-
-
-@pytest.mark.parametrize("sees", ["last", "all"])
-@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1, 0), (3, 3, 0, 4)])
-def test_packed_documents_are_as_each_alone(processor, sees, order):
-    model = build(change(fusion={"sees": sees}))
-    docs = [processor.encode(DOCUMENTS[i]) for i in order]
-    half = len(docs) // 2
-    rows = [docs[:half], docs[half:]]
-    batch = processor.collate(rows, length=max(sum(map(len, r)) for r in rows) + 5)
-    packed = logits(model, batch)
-    for row, members in enumerate(rows):
-        for number, doc in enumerate(members):
-            alone = logits(model, processor.collate([[doc]]))[0]
-            torch.testing.assert_close(packed[row, batch.document[row] == number], alone, atol=2e-5, rtol=1e-4)
 
 
 def moved_tokens(model, processor, segments, index):
