@@ -20,9 +20,11 @@ from eval.evaluate import device_of, inference
 from eval.hallucination import read_signals
 from eval.hallucination.marking import Marking, word_doubts
 from vlm import prompt
+from vlm.chat import chat_sample
 from vlm.model import VLM
 from vlm.processor import Processor
 from vlm.sample import Image, Sample
+from vlm.text_stream import TextStream
 
 UNDERLINE, RESET = "\x1b[4;33m", "\x1b[0m"
 
@@ -31,18 +33,17 @@ def answer(
     model: VLM, processor: Processor, question: Sample, marking: Marking | None, max_new_tokens: int = 200
 ) -> Iterator[tuple[str, bool]]:
     """Yield (word with the blanks before it, is it doubtful) as the model writes."""
-    tokens: list[int] = []
-    shown = 0
+    text, written, shown = TextStream(processor.tokenizer), "", 0
     with inference(model):
         batch = processor([question]).to(device_of(model))
         for token, _ in model.stream(batch, max_new_tokens=max_new_tokens, stop_ids=(processor.eos_id,)):
-            before = processor.decode(tokens)
-            tokens.append(token)
-            starts_word = processor.decode(tokens)[len(before) :][:1].isspace()
-            if starts_word and before[shown:].strip():
-                yield from _marked(model, processor, question, tokens[:-1], marking, shown)
-                shown = len(before)
-        yield from _marked(model, processor, question, tokens, marking, shown)
+            count = text.read  # tokens of what is written
+            piece = text.push(token)
+            if piece[:1].isspace() and written[shown:].strip():
+                yield from _marked(model, processor, question, text.tokens[:count], marking, shown)
+                shown = len(written)
+            written += piece
+        yield from _marked(model, processor, question, text.tokens, marking, shown)
 
 
 def _marked(
@@ -76,12 +77,19 @@ def main() -> None:
     images = [Image(cli.read_picture(path)) for path in args.images]
     model, processor = vlm.load(args.checkpoint, device=cli.device(args.device), dtype=torch.float32)
     marking = Marking.load(args.checkpoint) if images and not args.plain else None
-    question = prompt.question(images, args.question, reason=args.reason)
+    question = _question(processor, images, args)
     first = True
     for word, doubtful in answer(model, processor, question, marking, args.max_new_tokens):
         print(mark(word.lstrip() if first else word, doubtful, sys.stdout.isatty()), end="", flush=True)
         first = False
     print()
+
+
+def _question(processor: Processor, images: list[Image], args: argparse.Namespace) -> Sample:
+    if not args.chat:
+        return prompt.question(images, args.question, reason=args.reason)
+    parts = [*({"type": "image", "image": image.data} for image in images), {"type": "text", "text": args.question}]
+    return chat_sample(processor, [{"role": "user", "content": parts}], add_generation_prompt=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -93,7 +101,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="RUN", help="run or model directory")
     parser.add_argument("images", type=Path, nargs="*", metavar="IMAGE")
     parser.add_argument("question")
-    parser.add_argument("--reason", action="store_true", help="let the model write its rationale first")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--reason", action="store_true", help="let the model write its rationale first")
+    how.add_argument("--chat", action="store_true", help="ask through the tokenizer's chat template")
     parser.add_argument("--plain", action="store_true", help="mark nothing (faster)")
     parser.add_argument("--max-new-tokens", type=int, default=200)
     parser.add_argument("--device", default="cpu")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vlm.config import DecoderConfig
+from vlm.fusion import Sight
 
 
 class LayerCache:
@@ -21,7 +22,7 @@ class LayerCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
         self.unturned = self.keys.new_zeros(shape[0], shifted, *shape[2:])  # keys of shifted heads before shift and rotation
-        self.positions: Tensor | None = None
+        self.positions = torch.empty(0, 0, dtype=torch.int64, device=device)  # `Cache.place` sets it
 
     def previous(self, keys: Tensor) -> Tensor:
         """Keep the shifted heads' keys [B, s, T, h]; returns those of the token before each (before the first: its own)."""
@@ -36,13 +37,19 @@ class LayerCache:
         self.values.scatter_(2, index, values.to(self.values.dtype))
         return self.keys, self.values
 
+    def reorder(self, index: Tensor) -> None:
+        """Go on with rows `index`."""
+        self.keys, self.values, self.unturned = (t[index] for t in (self.keys, self.values, self.unturned))
+
 
 @dataclass
 class Cache:
-    """One generation's state. `media` holds each gated layer's keys and values of the images, computed once."""
+    """One generation's state. `media` holds each gated layer's keys and values of the images, computed once and shared by all
+    rows; `sight` says which of them each row's new tokens see."""
 
     layers: list[LayerCache]
     media: dict[str, tuple[Tensor, Tensor]] | None = None
+    sight: Sight | None = None
 
     @classmethod
     def empty(cls, config: DecoderConfig, batch_size: int, length: int, device: torch.device, dtype: torch.dtype) -> Cache:
@@ -56,3 +63,15 @@ class Cache:
             layer.positions = positions
         steps = torch.arange(self.layers[0].keys.shape[2], device=positions.device)
         return (steps <= positions[:, :, None])[:, None]
+
+    def reorder(self, index: Tensor) -> None:
+        """Go on with rows `index` [B'], in that order; a row may be left out, or taken several times."""
+        for layer in self.layers:
+            layer.reorder(index)
+        if self.sight is not None:
+            self.sight = self.sight.of_rows(index)
+
+    def expand(self, count: int) -> None:
+        """Each row `count` times, copies side by side."""
+        keys = self.layers[0].keys
+        self.reorder(torch.arange(len(keys), device=keys.device).repeat_interleave(count))

@@ -1,108 +1,136 @@
 """Generation with a cache: a prompt is read once, then one token a row and step.
 
+Rows that have ended leave the batch. Here are ids alone: stop strings and characters that span tokens are the business of
+`vlm.text_stream`.
+
 B rows, T prompt tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from vlm.batch import Batch
 from vlm.cache import Cache
+from vlm.sampling import Chooser, Sampling
 
 if TYPE_CHECKING:
-    from vlm.model import VLM
+    from vlm.writer import Writer
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen. Temperature 0 is greedy; `top_p` is nucleus sampling (Holtzman et al., 2020)."""
-
-    max_new_tokens: int = 64
-    stop_ids: tuple[int, ...] = ()
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens {self.max_new_tokens} is negative")
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature {self.temperature} is not 0 or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p {self.top_p} is not above 0 and at most 1")
+Finish = Literal["stop", "length"]
+Ends = Callable[[list[int]], bool]  # do these new tokens of a row end its text
 
 
 @dataclass(frozen=True)
 class Generated:
-    """For each row its new tokens, the stop token left out, and the model's log-probability of each (at temperature 1)."""
+    """For each row its new tokens, a stop token left out, and the model's log-probability of each (at temperature 1).
+
+    Sample j of prompt i is row i · num_samples + j; of a beam search, the j-th best.
+    """
 
     tokens: list[list[int]]
     logprobs: list[list[float]]
+    finish: list[Finish]  # did it stop, or was it cut at `max_new_tokens`
+    scores: list[float] | None = None  # of a beam search: see `vlm.beam`
 
 
-def steps(model: VLM, batch: Batch, options: Sampling) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (tokens [B], log-probabilities [B]) until every row has stopped or the limit is reached.
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """What a step gave one row."""
 
-    Rows that have stopped go on producing tokens that nobody reads. Raises `ValueError` on rows with several documents.
-    """
-    if (batch.document > 0).any():
-        raise ValueError("generation takes one document a row")
-    rows, longest = batch.tokens.shape
-    weight = model.decoder.embedding.weight
-    cache = Cache.empty(model.config.decoder, rows, longest + options.max_new_tokens, weight.device, weight.dtype)
-    batch, cache.media = model.media(batch)
-    generator = torch.Generator(weight.device).manual_seed(options.seed)
-    stops = torch.tensor(options.stop_ids, device=weight.device, dtype=torch.int64)
-    running = torch.ones(rows, dtype=torch.bool, device=weight.device)
-    for _ in range(options.max_new_tokens):
-        logprobs = model.decode_step(batch, cache).float().log_softmax(dim=-1)
-        tokens = choose(logprobs, options, generator)
-        yield tokens, logprobs.gather(1, tokens[:, None])[:, 0]
-        running &= ~torch.isin(tokens, stops)
-        if not running.any():
+    row: int
+    token: int
+    logprob: float
+    finish: Finish | None  # `None`: the row goes on
+
+
+class Cursor:
+    """The rows being written: their cache, where each one's next token goes, and the logits [B, V] for it."""
+
+    def __init__(self, model: Writer, batch: Batch, new_tokens: int) -> None:
+        """Read the prompts. Raises `ValueError` on rows with several documents, and on empty ones."""
+        if (batch.document > 0).any():
+            raise ValueError("generation takes one document a row")
+        if not (batch.lengths > 0).all():
+            raise ValueError(f"the prompt of row {int(batch.lengths.argmin())} is empty: there is nothing to go on from")
+        self.model = model
+        rows, longest = batch.tokens.shape
+        weight = model.decoder.embedding.weight
+        self.cache = Cache.empty(model.decoder.config, rows, longest + new_tokens, weight.device, weight.dtype)
+        self.positions = batch.positions.gather(1, batch.lengths[:, None] - 1)[:, 0] + 1
+        self.logits = precise(model.read_prompts(batch, self.cache))
+
+    def expand(self, count: int) -> None:
+        """Each row `count` times, side by side."""
+        if count > 1:
+            self.cache.expand(count)
+            self.positions, self.logits = (t.repeat_interleave(count, dim=0) for t in (self.positions, self.logits))
+
+    def take(self, index: Tensor) -> None:
+        """Go on with rows `index`, in that order."""
+        self.cache.reorder(index)
+        self.positions, self.logits = self.positions[index], self.logits[index]
+
+    def feed(self, tokens: Tensor) -> None:
+        """One more token [B] in each row."""
+        self.logits = precise(self.model.decode_step(tokens, self.positions, self.cache))
+        self.positions = self.positions + 1
+
+
+def precise(logits: Tensor) -> Tensor:
+    """In float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def steps(model: Writer, batch: Batch, options: Sampling, ends: Ends | None = None) -> Iterator[list[NewToken]]:
+    """Each step's new tokens, one for each row that has not ended, until all have."""
+    if not len(batch.tokens) or not options.max_new_tokens:
+        return
+    cursor = Cursor(model, batch, options.max_new_tokens)
+    chooser = Chooser(options, batch.tokens, batch.document >= 0, cursor.logits.shape[-1])
+    cursor.expand(options.num_samples)
+    rows = list(range(len(cursor.logits)))
+    texts: list[list[int]] = [[] for _ in rows]
+    for left in reversed(range(options.max_new_tokens)):
+        tokens = chooser(cursor.logits)
+        chosen = cursor.logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+        news = []
+        for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
+            texts[row].append(token)
+            news.append(NewToken(row, token, logprob, finish_of(texts[row], options, ends, left)))
+        yield news
+        going = [i for i, new in enumerate(news) if new.finish is None]
+        if not going:
             return
-        batch = _next(batch, tokens)
+        if len(going) < len(rows):
+            rows = [rows[i] for i in going]
+            index = torch.tensor(going, device=tokens.device)
+            tokens = tokens[index]
+            cursor.take(index)
+            chooser.keep(going)
+        cursor.feed(tokens)
 
 
-def choose(logprobs: Tensor, options: Sampling, generator: torch.Generator) -> Tensor:
-    """[B, V] → [B]"""
-    if options.temperature == 0:
-        return logprobs.argmax(dim=-1)
-    probability, order = (logprobs / options.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
-    outside = probability.cumsum(dim=-1) - probability >= options.top_p
-    index = torch.multinomial(probability.masked_fill(outside, 0.0), 1, generator=generator)
-    return order.gather(1, index)[:, 0]
+def finish_of(text: list[int], options: Sampling, ends: Ends | None, left: int) -> Finish | None:
+    """How, if at all, a row's new tokens end, with `left` more that it may write."""
+    if text[-1] in options.stop_ids or (ends is not None and ends(text)):
+        return "stop"
+    return None if left else "length"
 
 
-def _next(batch: Batch, tokens: Tensor) -> Batch:
-    """The batch of one new token a row, at the position after the row's last, seeing what the last one saw."""
-    last = (batch.lengths - 1).clamp(min=0)[:, None]
-    return dataclasses.replace(
-        batch,
-        tokens=tokens[:, None],
-        labels=batch.labels[:, :1],
-        positions=batch.positions.gather(1, last) + 1,
-        document=torch.zeros_like(last),
-        image_index=batch.image_index.gather(1, last),
-    )
-
-
-def collect(stream: Iterable[tuple[Tensor, Tensor]], rows: int, stop_ids: tuple[int, ...]) -> Generated:
-    """Cut each row at its first stop token."""
-    pairs = [(tokens.tolist(), logprobs.tolist()) for tokens, logprobs in stream]
-    out = Generated([[] for _ in range(rows)], [[] for _ in range(rows)])
-    for row in range(rows):
-        for tokens, logprobs in pairs:
-            if tokens[row] in stop_ids:
-                break
-            out.tokens[row].append(tokens[row])
-            out.logprobs[row].append(logprobs[row])
+def collect(stream: Iterator[list[NewToken]], rows: int, stop_ids: Sequence[int]) -> Generated:
+    """The tokens of `steps` by row."""
+    out = Generated([[] for _ in range(rows)], [[] for _ in range(rows)], ["length"] * rows)
+    for news in stream:
+        for new in news:
+            if new.finish is not None:
+                out.finish[new.row] = new.finish
+            if new.token not in stop_ids:
+                out.tokens[new.row].append(new.token)
+                out.logprobs[new.row].append(new.logprob)
     return out

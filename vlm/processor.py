@@ -2,8 +2,9 @@
 
 A document is `<bos>`, then its segments in order; each medium is one placeholder token, so adjacent images stay distinct.
 `<eos>` closes every learnt stretch whose next text, past any pictures, is given, and the document's last text: it ends an
-answer, not a paragraph between two pictures. Text is tokenized segment by segment, so that a prompt has the same ids in
-training and generation; special tokens written out in a user's text stay plain text.
+answer, not a paragraph between two pictures. A sample that is not `framed` (a chat) has neither unless it says so. Text is
+tokenized segment by segment, so that a prompt has the same ids in training and generation; special tokens written out in a
+user's text stay plain text.
 """
 
 from __future__ import annotations
@@ -38,22 +39,32 @@ class Encoded:
 
 
 class Processor:
-    """Tokenizer + image transform. `tokenizer` must know the special tokens given by name (`ValueError` otherwise)."""
+    """Tokenizer + image transform. `tokenizer` must know the special tokens given by name (`ValueError` otherwise).
+
+    For a model of text alone `image` and `medium` are `None`: a picture or clip in a sample is then refused. `around` is a
+    token that stands before and after each medium, once between two (Idefics). `chat_template` is the tokenizer's, in Jinja,
+    for `vlm.chat`.
+    """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
-        image: ImageTransform,
+        image: ImageTransform | None,
         *,
         pad: str = PAD,
         bos: str | None = BOS,
         eos: str = EOS,
-        medium: str = IMAGE,
+        medium: str | None = IMAGE,
+        around: str | None = None,
+        chat_template: str | None = None,
     ) -> None:
-        self.tokenizer, self.image = tokenizer, image
-        self.special = {"pad": pad, "bos": bos, "eos": eos, "medium": medium}
-        self.pad_id, self.eos_id, self.image_id = (self._id(name) for name in (pad, eos, medium))
-        self.bos_id = None if bos is None else self._id(bos)
+        if (image is None) != (medium is None):
+            raise ValueError(f"an image transform and a medium token go together: {image} with {medium!r}")
+        self.tokenizer, self.image, self.chat_template = tokenizer, image, chat_template
+        self.special = {"pad": pad, "bos": bos, "eos": eos, "medium": medium} | ({"around": around} if around else {})
+        self.around = [self._id(around)] if around else []
+        self.pad_id, self.eos_id = self._id(pad), self._id(eos)
+        self.bos_id, self.image_id = (None if name is None else self._id(name) for name in (bos, medium))
         tokenizer.no_truncation()  # published tokenizer files may carry both
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # "<image>" typed by a user is text, not a picture
@@ -85,22 +96,28 @@ class Processor:
 
     def encode(self, sample: Sample) -> Encoded:
         """Tokenize and decode one sample. Raises `ValueError` with a one-line reason for a broken image."""
-        tokens = [] if self.bos_id is None else [self.bos_id]
+        tokens = [self.bos_id] if sample.framed and self.bos_id is not None else []
         learn = [False] * len(tokens)
         media = []
         for index, segment in enumerate(sample.segments):
             match segment:
+                case Text(special=True):
+                    ids = [self._id(segment.text)]
                 case Text():
                     ids = self.tokenize(segment.text)
-                    if segment.learn and self._ends_turn(sample.segments[index + 1 :]):
+                    if sample.framed and segment.learn and self._ends_turn(sample.segments[index + 1 :]):
                         ids = [*ids, self.eos_id]
+                case Image() | Video() if self.image is None:
+                    raise ValueError("the model reads text alone, and the sample has a picture or clip")
                 case Image() | Video():
                     frames = (segment.data,) if isinstance(segment, Image) else segment.frames
                     times = (0.0,) if isinstance(segment, Image) else segment.times or tuple(map(float, range(len(frames))))
                     if len(times) != len(frames) or not frames or not all(map(math.isfinite, times)):
                         raise ValueError(f"clip has {len(frames)} frames and times {times[:8]}")
-                    media.append((len(tokens), torch.stack([self.image(f) for f in frames]), times))
-                    ids = [self.image_id]
+                    around = self.around if sample.framed else []
+                    before = [] if tokens[-1:] == around else around
+                    media.append((len(tokens) + len(before), torch.stack([self.image(f) for f in frames]), times))
+                    ids = [*before, self.image_id, *around]
             tokens += ids
             learn += [isinstance(segment, Text) and segment.learn] * len(ids)
         return Encoded(np.array(tokens, dtype=np.int64), np.array(learn, dtype=bool), tuple(media))
@@ -139,7 +156,7 @@ class Processor:
                     media_of_frame += [medium] * len(pixels)
                     frame_time += times
                 start = here.stop
-        size = self.image.size
+        size = 1 if self.image is None else self.image.size
         return Batch(
             *(torch.from_numpy(a.astype(np.int64)) for a in (tokens, labels, positions, document, image_index)),
             media_document=torch.tensor(media_document, dtype=torch.int64).reshape(-1, 2),

@@ -13,10 +13,14 @@ import PIL.Image
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A stretch of text. `learn` says whether its tokens are predicted in training (an answer) or only given (a question)."""
+    """A stretch of text. `learn` says whether its tokens are predicted in training (an answer) or only given (a question).
+
+    `special`: `text` is the name of one special token of the tokenizer, as a chat template writes; what a user wrote never is.
+    """
 
     text: str
     learn: bool = True
+    special: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,13 @@ Segment = Text | Image | Video
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One document. `key` names it in messages and records; `source` is the data source it came from."""
+    """One document. `key` names it in messages and records; `source` is the data source it came from.
+
+    `framed`: `Processor` adds the tokens that begin a document and end an answer; a chat template has written its own.
+    """
 
     segments: tuple[Segment, ...]
     key: str = ""
     source: str = ""
     meta: dict = field(default_factory=dict, compare=False)
+    framed: bool = True

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from eval.evaluate import device_of, inference
-from vlm.batch import IGNORE, Batch
+from vlm.batch import Batch
 from vlm.model import VLM
 from vlm.processor import Encoded, Processor
 from vlm.sample import Sample
@@ -82,8 +81,4 @@ def _continued(prompt: Encoded, tokens: Sequence[int]) -> Encoded:
 
 def _logprobs(model: VLM, batch: Batch) -> list[np.ndarray]:
     """Log-probability of each token to be predicted, an array a row."""
-    chosen = batch.labels != IGNORE
-    logits: Tensor = model.decoder.logits(model.hidden(batch).states[chosen])  # of these tokens alone: [B, T, V] may not fit
-    table = logits.float().log_softmax(dim=-1)
-    picked = table.gather(1, batch.labels[chosen][:, None])[:, 0]
-    return [part.double().cpu().numpy() for part in picked.split(chosen.sum(dim=1).tolist())]
+    return [row.double().cpu().numpy() for row in model.score(batch)]

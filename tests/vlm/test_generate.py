@@ -2,12 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from vlm_fakes import DOCUMENTS, build, change
 
 from vlm import Sample, Text
-from vlm.generate import Sampling, choose
 
 
 def recompute(model, processor, sample, steps):
@@ -64,7 +64,7 @@ def test_generation_ends_when_every_row_has_stopped(processor, model, monkeypatc
     first = [t[0] for t in model.generate(batch, max_new_tokens=1).tokens]
     calls, step = [], model.decode_step
     monkeypatch.setattr(model, "decode_step", lambda *a: calls.append(1) or step(*a))
-    assert model.generate(batch, max_new_tokens=50, stop_ids=first).tokens == [[], []] and len(calls) == 1
+    assert model.generate(batch, max_new_tokens=50, stop_ids=first).tokens == [[], []] and not calls
 
 
 def test_images_are_encoded_once(processor, model, monkeypatch):
@@ -88,6 +88,10 @@ def test_stream_equals_generate(processor, model, document):
 def test_stream_takes_one_prompt(processor, model):
     with pytest.raises(ValueError, match="one prompt, not 2"):
         next(model.stream(processor(DOCUMENTS[:2])))
+    with pytest.raises(ValueError, match="one sample, not 3"):
+        next(model.stream(processor(DOCUMENTS[:1]), num_samples=3, temperature=1.0))
+    with pytest.raises(ValueError, match="num_beams 3 cannot be streamed"):
+        next(model.stream(processor(DOCUMENTS[:1]), num_beams=3))
 
 
 def test_generation_refuses_packed_rows(model, mixed):
@@ -116,21 +120,6 @@ def test_a_nucleus_or_temperature_near_zero_is_greedy(processor, model, options)
     assert model.generate(batch, max_new_tokens=5, **options).tokens == model.generate(batch, max_new_tokens=5).tokens
 
 
-def test_sampling_draws_from_the_smallest_set_that_holds_top_p():
-    logprobs = torch.tensor([0.1, 0.5, 0.3, 0.1]).log().expand(4000, 4)
-    drawn = choose(logprobs, Sampling(temperature=1.0, top_p=0.7), torch.Generator().manual_seed(0))
-    share = torch.bincount(drawn, minlength=4) / 4000
-    torch.testing.assert_close(share, torch.tensor([0, 0.625, 0.375, 0]), atol=0.03, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "options", [{"top_p": 0.0}, {"top_p": 1.1}, {"temperature": -1.0}, {"temperature": float("nan")}, {"max_new_tokens": -1}]
-)
-def test_impossible_sampling_is_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
-        Sampling(**options)
-
-
 def test_generation_works_under_autocast(processor, model):
     with torch.autocast("cpu", torch.bfloat16):
         assert [len(t) for t in model.generate(processor(DOCUMENTS), max_new_tokens=3).tokens] == [3] * len(DOCUMENTS)
@@ -138,3 +127,69 @@ def test_generation_works_under_autocast(processor, model):
 
 def test_no_new_tokens(processor, model):
     assert model.generate(processor([Sample((Text("x"),))]), max_new_tokens=0).tokens == [[]]
+
+
+def test_no_prompts_and_empty_prompts(processor, model):
+    assert model.generate(processor([])).tokens == []
+    with pytest.raises(ValueError, match="prompt of row 1 is empty"):
+        model.generate(processor([Sample((Text("x"),)), Sample((), framed=False)]))
+
+
+def test_how_a_row_ended_is_said(processor, model):
+    batch = processor(DOCUMENTS)
+    free = model.generate(batch, max_new_tokens=8)
+    stop = free.tokens[0][3]
+    out = model.generate(batch, max_new_tokens=8, stop_ids=[stop])
+    assert out.finish == ["stop" if stop in t else "length" for t in free.tokens] and out.scores is None
+
+
+def test_a_row_that_has_ended_costs_nothing_more(processor, model, monkeypatch):
+    sizes, step = [], model.decode_step
+    monkeypatch.setattr(model, "decode_step", lambda tokens, *rest: sizes.append(len(tokens)) or step(tokens, *rest))
+    model.generate(processor(DOCUMENTS), max_new_tokens=6, ends=lambda tokens: tokens[0] % 2 == len(tokens) % 2)
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < len(DOCUMENTS)
+
+
+def test_ends_is_asked_for_every_token(processor, model):
+    batch = processor(DOCUMENTS)
+    free = model.generate(batch, max_new_tokens=8).tokens
+    out = model.generate(batch, max_new_tokens=8, ends=lambda tokens: len(tokens) > 1 and sum(tokens) % 3 == 0)
+    for tokens, all_tokens in zip(out.tokens, free, strict=True):
+        ends = [n for n in range(2, 9) if sum(all_tokens[:n]) % 3 == 0]
+        assert tokens == all_tokens[: min(ends, default=8)]
+
+
+def test_score_is_the_logprob_of_each_label(processor, model):
+    samples = [Sample((*d.segments, Text("given", learn=False), Text("learnt"))) for d in DOCUMENTS]
+    batch = processor(samples)
+    with torch.no_grad():
+        table = model(batch).logits.log_softmax(-1)
+    scores = model.score(batch)
+    assert [len(s) for s in scores] == (batch.labels != -100).sum(1).tolist()
+    for row, score in enumerate(scores):
+        places = (batch.labels[row] != -100).nonzero()[:, 0]
+        torch.testing.assert_close(score, table[row, places, batch.labels[row, places]], atol=1e-4, rtol=1e-4)
+
+
+def test_score_of_what_was_generated_is_its_logprobs(processor):
+    model = build().double()
+    out = model.generate(processor(DOCUMENTS), max_new_tokens=5, temperature=1.0, seed=2)
+    encoded = [processor.encode(document) for document in DOCUMENTS]
+    whole = [
+        dataclasses.replace(e, tokens=np.concatenate([e.tokens, t]), learn=np.arange(len(e) + len(t)) >= len(e))
+        for e, t in zip(encoded, out.tokens, strict=True)
+    ]
+    for score, logprobs in zip(model.score(processor.collate([[w] for w in whole])), out.logprobs, strict=True):
+        assert score.tolist() == pytest.approx(logprobs, abs=1e-9)
+
+
+def test_a_decoder_alone_writes_as_the_model_without_pictures(processor, model):
+    prompts = [Sample((Text("a first", learn=False),)), Sample((Text("b", learn=False),))]
+    batch = processor(prompts)
+    for options in ({}, {"num_beams": 3, "num_samples": 2}, {"temperature": 1.0, "num_samples": 2, "seed": 3}):
+        alone = model.decoder.generate(batch, max_new_tokens=5, **options)
+        assert alone == model.generate(batch, max_new_tokens=5, **options)
+    streamed = model.decoder.stream(processor(prompts[:1]), max_new_tokens=5)
+    assert [t for t, _ in streamed] == model.generate(batch, max_new_tokens=5).tokens[0]
+    learnt = processor([Sample((Text("learnt"),))])
+    torch.testing.assert_close(model.decoder.score(learnt), model.score(learnt))

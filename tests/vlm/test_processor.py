@@ -124,6 +124,18 @@ def test_bad_samples_are_refused_in_one_line(sample, message):
     assert "\n" not in str(error.value)
 
 
+def test_special_tokens_of_a_template_are_tokens_and_a_chat_frames_itself():
+    chat = Sample(
+        (Text("<bos>", False, special=True), Text("a<eos>"), Text("<eos>", special=True), Text("b", False)), framed=False
+    )
+    encoded = PROCESSOR.encode(chat)
+    assert encoded.tokens.tolist() == [BOS, *ids("a<eos>"), EOS, *ids("b")]
+    assert encoded.learn.tolist() == [False] + [True] * 7 + [False]
+    assert PROCESSOR.encode(Sample((Text("a"),), framed=False)).tokens.tolist() == ids("a")
+    with pytest.raises(ValueError, match="no token '<nobody>'"):
+        PROCESSOR.encode(Sample((Text("<nobody>", special=True),)))
+
+
 def test_rows_too_long_and_missing_special_tokens_are_refused():
     with pytest.raises(ValueError, match="row of 4 tokens does not fit a length of 3"):
         PROCESSOR([Sample((Text("ab"),))], length=3)

@@ -8,10 +8,10 @@ import io
 import PIL.Image
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch import nn
+from torch import Tensor, nn
 
 from encoders import EncoderConfig
-from vlm import DecoderConfig, FusionConfig, Image, ModelConfig, ResamplerConfig, Sample, Text, Video
+from vlm import Batch, DecoderConfig, FusionConfig, Image, ModelConfig, ResamplerConfig, Sample, Text, Video
 from vlm.model import VLM
 from vlm.processor import SPECIAL_TOKENS
 
@@ -64,6 +64,27 @@ def picture(seed: int, side: int = 16) -> bytes:
 
 def image(seed: int) -> Image:
     return Image(picture(seed))
+
+
+def grown(batch: Batch, tokens: Tensor) -> Batch:
+    """One more token behind each row's last, as a prompt that had been one longer."""
+    rows, place = torch.arange(len(tokens)), batch.lengths
+
+    def with_column(t: Tensor, values: Tensor) -> Tensor:
+        t = torch.cat((t, t[:, -1:]), dim=1)
+        t[rows, place] = values
+        return t
+
+    document = torch.cat((batch.document, torch.full_like(batch.document[:, -1:], -1)), dim=1)
+    document[rows, place] = 0
+    return dataclasses.replace(
+        batch,
+        tokens=with_column(batch.tokens, tokens),
+        labels=with_column(batch.labels, torch.full_like(tokens, -100)),
+        positions=with_column(batch.positions, place),
+        document=document,
+        image_index=with_column(batch.image_index, batch.image_index[rows, place - 1]),
+    )
 
 
 # Every arrangement of text and media that a document may have.

@@ -1,0 +1,39 @@
+"""What all commands share: help that ends with a real example, and how they end. A user's mistake is one line and exit code 2,
+Ctrl-C leaves what was done."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+
+def parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
+    """An argument parser for `python -m module` whose help ends with a real example."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def run(main: Callable[[], None], after_interrupt: str = "") -> None:
+    """Run a command and exit: 0 done, 2 a user's mistake (one line on standard error), 130 after Ctrl-C."""
+    try:
+        main()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+    except ValueError as error:
+        sys.exit(_fail(str(error)))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted{after_interrupt}", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _fail(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
