@@ -1,10 +1,13 @@
 """A self-contained model directory: `save` writes it, `load` reads it on a machine that has never seen the run.
 
-    config.json         format version, model shape, special tokens, image mode, SHA-256 of the other files
-    model.safetensors   weights
-    tokenizer.json      Hugging Face tokenizers
+    config.json            format version, shape of the model or decoder, special tokens, SHA-256 of the other files
+    model.safetensors      weights; above a size in shards, model-00001-of-00003.safetensors, …, which
+                           model.safetensors.index.json lists (Hugging Face's layout)
+    tokenizer.json         Hugging Face tokenizers
+    chat_template.jinja    where the model has one
 
-A run directory is accepted too: its newest model is `RUN/model`. Nothing is unpickled.
+A run directory is accepted too: its newest model is `RUN/model`. Nothing is unpickled. A model is built on the meta device and
+its weights put in their places one by one, in their last type and on their last device: memory is taken once.
 """
 
 from __future__ import annotations
@@ -14,38 +17,48 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from vlm.config import ModelConfig
+from encoders import native_pixels
+from encoders.weights import check_weights
+from vlm.config import DecoderConfig, ModelConfig
+from vlm.decoder import TextDecoder
+from vlm.files import INDEX, MAX_SHARD_BYTES, WEIGHTS, Weights, read_json, read_text, read_tokenizer, write_weights
 from vlm.image import ImageTransform
+from vlm.meta import on_meta
 from vlm.model import VLM
 from vlm.processor import Processor
 
-FORMAT = 1
-SpecialTokens = dict[Literal["pad", "bos", "eos", "medium"], str | None]
-WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+FORMAT, READS = 2, (1, 2)  # format 1: one file of weights, no chat template, no decoder alone
+SpecialTokens = dict[Literal["pad", "bos", "eos", "medium", "around"], str | None]
+TOKENIZER, CONFIG, CHAT_TEMPLATE = "tokenizer.json", "config.json", "chat_template.jinja"
+SHAPES: dict[str, type] = {"model": ModelConfig, "decoder": DecoderConfig}  # key of config.json → what it holds
 
 
-def save(directory: str | Path, model: VLM, processor: Processor) -> None:
-    """Write the model directory, replacing one that is there only when the new one is whole."""
+def save(
+    directory: str | Path, model: VLM | TextDecoder, processor: Processor, *, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """Write the model directory, replacing one that is there only when the new one is whole. Weights keep their types."""
     directory = Path(directory)
     fresh = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, fresh / WEIGHTS)
+    write_weights(fresh, model.state_dict().items(), max_shard_bytes)
     processor.tokenizer.save(str(fresh / TOKENIZER))
+    if processor.chat_template is not None:
+        (fresh / CHAT_TEMPLATE).write_text(processor.chat_template, encoding="utf-8", newline="")
     config = {
         "format": FORMAT,
-        "model": dataclasses.asdict(model.config),
+        "model" if isinstance(model, VLM) else "decoder": dataclasses.asdict(_self_contained(model)),
         "special_tokens": processor.special,
-        "sha256": {name: _sha256(fresh / name) for name in (WEIGHTS, TOKENIZER)},
+        "sha256": _digests(sorted(fresh.iterdir())),
     }
     (fresh / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     old = _old(directory)
@@ -56,63 +69,73 @@ def save(directory: str | Path, model: VLM, processor: Processor) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> tuple[VLM, Processor]:
-    """A run or model directory → model in eval mode, and its processor.
+def _self_contained(model: VLM | TextDecoder) -> ModelConfig | DecoderConfig:
+    """The shape with what the encoder's library knew by the tag of its weights, which `load` leaves out."""
+    return dataclasses.replace(model.config, encoder=model.encoder.config) if isinstance(model, VLM) else model.config
 
-    Raises `ValueError` in one line for a path without a model, another format, a damaged file, or weights that do not fit.
+
+def load(
+    path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = torch.float32
+) -> tuple[Any, Processor]:
+    """A run or model directory → model (`VLM`, or `TextDecoder` where that is all there is) in eval mode, and its processor.
+
+    `dtype=None` keeps each weight as it is stored; buffers (a router's balance bias) always keep theirs. On the device `meta`
+    no weight is read and the weights' hash is not checked: the shape is all there is. Raises `ValueError` in one line for a
+    path without a model, another format, a damaged file, or weights that do not fit.
     """
-    directory = find(path)
+    directory, device = find(path), torch.device(device)
     config = _read_config(directory)
-    for name in (WEIGHTS, TOKENIZER):
-        if not (directory / name).is_file() or _sha256(directory / name) != config["sha256"].get(name):
-            raise ValueError(f"{directory / name} is missing or damaged: its SHA-256 is not the one in {CONFIG}")
-    shape = _read_shape(config["model"], directory / CONFIG)
-    processor = build_processor(shape, _read_tokenizer(directory / TOKENIZER), config["special_tokens"])
-    if processor.vocab_size > shape.decoder.vocab_size:
-        raise ValueError(f"{directory / TOKENIZER} has {processor.vocab_size} tokens, the model {shape.decoder.vocab_size}")
-    try:
-        weights = load_file(directory / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{directory / WEIGHTS} is not a safetensors file: {error}") from None
-    with torch.device("meta"):
-        check_weights(VLM(shape), weights, directory / WEIGHTS)  # before memory is taken for a shape that nothing fills
-    model = VLM(shape)
-    model.load_state_dict(weights)
-    return model.to(device=device, dtype=dtype).eval(), processor
+    key = next(key for key in SHAPES if key in config)
+    shape = _read_shape(SHAPES[key], config[key], directory / CONFIG)
+    _check_digests(directory, config["sha256"], with_weights=device.type != "meta")
+    processor = _read_processor(directory, shape, config)
+    weights = Weights(directory)
+    for file in weights.files:
+        if file.name not in config["sha256"]:
+            raise ValueError(f"{file} is not among the files whose SHA-256 {directory / CONFIG} gives")
+    with on_meta():
+        model: VLM | TextDecoder = VLM(shape) if isinstance(shape, ModelConfig) else TextDecoder(shape)
+    check_weights(model, {name: torch.empty(weights.shape(name), device="meta") for name in weights}, weights.source)
+    if device.type == "meta":
+        return model.to(dtype).eval(), processor
+    _fill(model, weights, device, dtype)
+    return model.eval(), processor
 
 
-def build_processor(config: ModelConfig, tokenizer: Tokenizer, special_tokens: dict[str, str] | None = None) -> Processor:
-    """The processor that goes with a model's shape."""
-    return Processor(tokenizer, ImageTransform(config.encoder.image_size, config.image_mode), **(special_tokens or {}))
+def _fill(model: VLM | TextDecoder, weights: Weights, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Put the weights into a model built on meta. A copy each, since a mapped file is neither aligned nor ours."""
+    buffers = {name for name, _ in model.named_buffers()}
+    filled = {name: weights[name].to(device, None if name in buffers else dtype, copy=True) for name in weights}
+    weights.release()
+    model.load_state_dict(filled, assign=True)
+    if isinstance(model, VLM):
+        for module in model.encoder.modules():  # tables that are computed are not among the weights
+            for name, buffer in module.named_buffers(recurse=False):
+                if buffer.is_meta:
+                    setattr(module, name, torch.empty_like(buffer, device=device))
+        model.encoder.reset_buffers()
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
 
 
-def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], source: str | Path) -> None:
-    """Copy weights in. Raises as `check_weights`."""
-    check_weights(model, weights, source)
-    model.load_state_dict(weights)
-
-
-def check_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], source: str | Path) -> None:
-    """Raise `ValueError` naming what misses, is left over or differs in shape."""
-    own = model.state_dict()
-    missing = sorted(own.keys() - weights.keys())
-    left_over = sorted(weights.keys() - own.keys())
-    differ = [
-        f"{n} {tuple(weights[n].shape)} for {tuple(own[n].shape)}"
-        for n in own
-        if n in weights and weights[n].shape != own[n].shape
-    ]
-    problems = {"missing": missing, "left over": left_over, "of another shape": differ}
-    if any(problems.values()):
-        text = "; ".join(f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in problems.items() if names)
-        raise ValueError(f"{source} does not fit the model: {text}")
+def build_processor(
+    config: ModelConfig | DecoderConfig,
+    tokenizer: Tokenizer,
+    special_tokens: Mapping[str, str | None] | None = None,
+    chat_template: str | None = None,
+) -> Processor:
+    """The processor that goes with a model's shape; a decoder alone has no pictures."""
+    special: dict[str, Any] = dict(special_tokens or {})
+    if isinstance(config, DecoderConfig):
+        return Processor(tokenizer, None, **{**special, "medium": None}, chat_template=chat_template)
+    image = ImageTransform(config.encoder.image_size, config.image_mode, native_pixels(config.encoder).interpolation)
+    return Processor(tokenizer, image, **special, chat_template=chat_template)
 
 
 def find(path: str | Path) -> Path:
     """The model directory that `path` is or holds. Raises `ValueError` where there is none."""
     places = (Path(path), Path(path) / "model")
     for directory in (*places, *map(_old, places)):  # the old one: killed between the two renames of `save`
-        if (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file():
+        if (directory / CONFIG).is_file() and any((directory / name).is_file() for name in (WEIGHTS, INDEX)):
             return directory
     what = "has no finished stage yet" if (Path(path) / "config.yaml").is_file() else "is neither a run nor a model directory"
     raise ValueError(f"{path} {what}: no {WEIGHTS} there or in {Path(path) / 'model'}")
@@ -123,36 +146,65 @@ def _old(directory: Path) -> Path:
     return directory.parent / f".{directory.name}.old"
 
 
-def _read_config(directory: Path) -> dict:
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG
     try:
-        config = json.loads((directory / CONFIG).read_text())
+        config = read_json(path)
+        if "model_type" in config:
+            raise ValueError("it is Hugging Face's; `python -m vlm.interop import` makes a model directory of it")
         version = config["format"]
-        if not all(isinstance(config[key], dict) for key in ("model", "special_tokens", "sha256")):
+        if not all(isinstance(config[key], dict) for key in ("special_tokens", "sha256")):
             raise TypeError("wrong layout")
+        if sum(isinstance(config.get(key), dict) for key in SHAPES) != 1:
+            raise TypeError(f"one of {', '.join(SHAPES)} is expected")
         TypeAdapter(SpecialTokens).validate_python(config["special_tokens"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = " ".join(repr(error).split())
-        raise ValueError(f"{directory / CONFIG} is not a model's config: {reason}") from None
-    if version != FORMAT:
-        raise ValueError(f"{directory / CONFIG} has format {version!r}; this version reads format {FORMAT}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a model's config: {' '.join(repr(error).split())}") from None
+    if version not in READS:
+        raise ValueError(f"{path} has format {version!r}; this version reads formats {', '.join(map(str, READS))}")
     return config
 
 
-def _read_shape(model: dict, source: Path) -> ModelConfig:
+def _read_shape(kind: type, plain: dict, source: Path) -> ModelConfig | DecoderConfig:
     """The shape without `pretrained`: the weights are here."""
     try:
-        shape = TypeAdapter(ModelConfig).validate_json(json.dumps(model))
+        shape: ModelConfig | DecoderConfig = TypeAdapter(kind).validate_json(json.dumps(plain))
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{source}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if isinstance(shape, DecoderConfig):
+        return shape
     return dataclasses.replace(shape, encoder=dataclasses.replace(shape.encoder, pretrained=None))
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+def _read_processor(directory: Path, shape: ModelConfig | DecoderConfig, config: dict[str, Any]) -> Processor:
+    template = None
+    if CHAT_TEMPLATE in config["sha256"]:
+        template = read_text(directory / CHAT_TEMPLATE)
+    processor = build_processor(shape, read_tokenizer(directory / TOKENIZER), config["special_tokens"], template)
+    size = (shape.decoder if isinstance(shape, ModelConfig) else shape).vocab_size
+    if processor.vocab_size > size:
+        raise ValueError(f"{directory / TOKENIZER} has {processor.vocab_size} tokens, the model {size}")
+    return processor
+
+
+def _check_digests(directory: Path, wanted: dict[str, str], *, with_weights: bool) -> None:
+    """Raise `ValueError` for the first listed file that is not there as it was written. The tokenizer is always listed."""
+    for name in wanted:
+        if Path(name).name != name:
+            raise ValueError(f"{directory / CONFIG} names the file {name!r}, which is not the name of a file beside it")
+    names = [name for name in {TOKENIZER: None, **wanted} if with_weights or not name.endswith(".safetensors")]
+    found = _digests(path for path in map(directory.joinpath, names) if path.is_file())
+    for name in names:
+        if name not in found or found[name] != wanted.get(name):
+            raise ValueError(f"{directory / name} is missing or damaged: its SHA-256 is not the one in {CONFIG}")
+
+
+def _digests(paths: Iterable[Path]) -> dict[str, str]:
+    """File name → SHA-256, several files at a time."""
+    paths = list(paths)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return dict(zip((path.name for path in paths), pool.map(_sha256, paths), strict=True))
 
 
 def _sha256(path: Path) -> str:
