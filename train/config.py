@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from encoders.base import Checked
-from vlm.config import ModelConfig
+from vlm.config import ModelConfig, RopeScaling
 from vlm.model import GROUPS
 
 MAX_BYTES = 1 << 20  # of a configuration file
@@ -43,6 +43,7 @@ class RunConfig(Checked):
     num_nodes: Count = 1
     threads: Count | None = None  # of the arithmetic, each process; default: torch's own choice
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
+    checkpoint_activations: Literal["none", "blocks"] = "none"  # blocks: less memory for a third more arithmetic
     workers: Annotated[int, Ge(0)] = 0  # data processes for each rank
     checkpoint_every: Count = 200  # steps
     keep: Count = 2  # checkpoints of each stage
@@ -91,6 +92,8 @@ class StageConfig(Checked):
     rows: Count = 16  # rows a step, over all processes
     micro_batches: Count = 1  # parts a process takes its rows in, one after the other
     max_images: Count = 64  # a row
+    rope_theta: Positive | None = None  # from this stage on, the decoder's; None = as before
+    rope_scaling: RopeScaling | None = None  # likewise
     lr: Positive | None = None  # instead of optim.lr
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
@@ -131,6 +134,8 @@ class Config(Checked):
     stages: list[StageConfig]
     sources: dict[str, dict[str, Any]]  # name → kind, its arguments, and `epochs` (default endless); see datasets/build.py
     model: ModelConfig = field(default_factory=ModelConfig)
+    # A run or model directory (of a decoder alone, too) whose weights and vocabulary it begins with; `--init-from` replaces it.
+    init_from: str | None = None
     budget_scale: Positive = 1.0  # every stage's tokens times this: one number from a cluster's recipe to a laptop's
     data_root: str = "."  # where relative paths of sources start
     run: RunConfig = field(default_factory=RunConfig)
@@ -266,7 +271,7 @@ def _siblings(where: list[Any]) -> list[str]:
             kind = StageConfig
         elif dataclasses.is_dataclass(kind):
             name = {f.name: f.type for f in dataclasses.fields(kind)}.get(part)
-            kind = _TYPES.get(str(name), kind)
+            kind = _TYPES.get(str(name).removesuffix(" | None"), kind)
     return [f.name for f in dataclasses.fields(kind)]
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
 import vlm
+from encoders.weights import load_weights
 from eval import cli
 from train import checkpoint
 from train.config import Config, StageConfig, read_config, to_yaml
@@ -25,11 +26,10 @@ from train.data import StageData
 from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
 from train.optim import freeze
-from train.parallel import evaluation_device, trainer_devices
+from train.parallel import checkpoint_activations, evaluation_device, trainer_devices
 from train.results import evaluate_run, evaluate_stage
 from train.run_dir import RunDirectory
-from train.start import check_run, first_model, first_tokenizer
-from vlm.load import build_processor, load_weights
+from train.start import check_run, first_model, first_processor, set_context, text_settings
 from vlm.model import VLM
 from vlm.processor import Processor
 
@@ -37,33 +37,42 @@ AFTER_INTERRUPT = ": the same command goes on from the last checkpoint"
 
 
 def fit(config: Config, init_from: str | None = None) -> Path:
-    """Run or resume everything in `config.run.dir`; returns it. Raises `ValueError` for a user's mistake."""
+    """Run or resume everything in `config.run.dir`; returns it. Raises `ValueError` for a user's mistake.
+
+    `init_from` replaces the configuration's. Once training has begun nothing is read from there again.
+    """
     first = rank_zero_only.rank == 0
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     run = RunDirectory(Path(config.run.dir), config)
     try:
-        _all_stages(config, run, init_from, first)
+        _all_stages(run, init_from or config.init_from, first)
     finally:
         run.release()
     return run.path
 
 
-def _all_stages(config: Config, run: RunDirectory, init_from: str | None, first: bool) -> None:
+def _all_stages(run: RunDirectory, init_from: str | None, first: bool) -> None:
     if first:  # the others might come when it has already begun
         run.check()
-    check_run(config)
+    check_run(run.config)
     position = run.position()
+    init_from = run.origin() if position.path is not None else init_from or run.origin()
+    config = run.config = dataclasses.replace(run.config, init_from=init_from)
     other, its_processor = vlm.load(init_from) if init_from is not None and position.path is None else (None, None)
-    tokenizer = first_tokenizer(config, run.tokenizer, its_processor.tokenizer if its_processor else None)
-    model, processor = first_model(config, other), build_processor(config.model, tokenizer)
+    processor = first_processor(config, run, its_processor)
+    model = first_model(config, other, resumed=position.path is not None)
+    del other  # its weights are the model's now
+    if config.run.checkpoint_activations == "blocks":
+        checkpoint_activations(model)
     if first:
-        run.begin(tokenizer)
+        run.begin(processor.tokenizer, text_settings(processor))
         for line in run.changed_budgets(position.stage):
             say(line)
     for index in range(position.stage, len(config.stages)):
         path = position.path if index == position.stage else None
+        set_context(model, config.stages[: index + 1])
         _stage(config, run, model, processor, index, path)
         if first:
             vlm.save(run.model, model, processor)
@@ -149,11 +158,13 @@ def main(argv: list[str] | None = None) -> None:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override a key by its dotted path"
     )
     parser.add_argument(
-        "--init-from", metavar="RUN", help="start from the weights and vocabulary of another run or model directory"
+        "--init-from", metavar="RUN", help="start from the weights and vocabulary of a run or model directory (key: init_from)"
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config, arguments.set)
+    if arguments.init_from is not None:
+        config = dataclasses.replace(config, init_from=arguments.init_from)
     if config.run.dir is None:
         run = dataclasses.replace(config.run, dir=str(Path("runs") / Path(arguments.config).stem))
         config = dataclasses.replace(config, run=run)
@@ -162,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     _quiet()
     try:
-        fit(config, arguments.init_from)
+        fit(config)
     except NotFinite as error:
         say(f"error: {error}")
         sys.exit(1)

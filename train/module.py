@@ -2,6 +2,7 @@
 
 A step's cross-entropy is a function of the whole step (all ranks, all micro-batches) and so independent of how it was shared
 out; the router's losses are those of a micro-batch over all ranks, since a batch's load is only known when it has been routed.
+A router's balance bias goes by the load of the whole step, so it moves alike on every rank, once the weights have.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from train.optim import build_optimizer, build_schedule
 from train.parallel import gather_dicts, sum_counters, sum_over_ranks, world_size
 from vlm.losses import total_loss
 from vlm.model import VLM
+from vlm.moe import Router
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class VLMModule(LightningModule):
         self.epochs: dict[str, float] = {}
         self.used_up = False  # no source has anything left, on any rank
         self.bad_steps = self.bad_in_a_row = 0
+        self._left_out = False  # the last step
         self._sums = torch.zeros(3, dtype=torch.float64)  # of the step so far: nll, learnt tokens, tokens
         self._router: Tensor | None = None  # [L, 2, E] of the step so far
         self._skipped: Counter[str] = Counter()
@@ -87,7 +90,8 @@ class VLMModule(LightningModule):
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip))
         self.figures["gradient_norm"] = norm
         finite = torch.isfinite(torch.tensor([norm, self.figures["loss"]])).all()
-        if not finite or self.used_up:
+        self._left_out = bool(not finite or self.used_up)
+        if self._left_out:
             for parameter in parameters:
                 parameter.grad = None  # AdamW passes over a parameter without gradient: weights and moments stay
         self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
@@ -99,6 +103,15 @@ class VLMModule(LightningModule):
                 f"stage {self.stage.name!r} stopped at step {self.global_step}: {self.bad_in_a_row} steps in a row without a "
                 "finite loss and gradient; lower optim.lr, or look at the data"
             )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The weights' step, and after it the routers' biases; a step left out, or a frozen decoder, moves neither."""
+        super().optimizer_step(*args, **kwargs)
+        if self.router_counts is None or self._left_out or "decoder" not in self.stage.train:
+            return
+        routers = [module for module in self.model.decoder.modules() if isinstance(module, Router)]
+        for router, load in zip(routers, self.router_counts.sum(dim=1), strict=True):
+            router.rebalance(load)
 
     def skipped(self) -> dict[str, int]:
         """Samples left out so far, by source and reason; to be called on all ranks."""

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from train.config import StageConfig
 from train.module import VLMModule
 from train.parallel import sum_over_ranks
 from vlm.batch import Batch
+from vlm.config import DecoderConfig
 from vlm.model import VLM
 
 COLUMNS = ("stage", "step", "tokens", "name", "value")
@@ -86,11 +88,15 @@ def held_out_loss(model: VLM, batches: list[Batch], device: torch.device) -> dic
     return {f"valid/{name}": value / max(1.0, learnt) for name, value in sums.items()}
 
 
-def router_figures(counts: Tensor | None) -> Iterator[tuple[str, float]]:
-    """Each expert's share of a layer's pairs, over all tokens and over those that see an image or do not."""
+def router_figures(counts: Tensor | None, config: DecoderConfig) -> Iterator[tuple[str, float]]:
+    """Each expert's share of a layer's pairs, over all tokens and over those that see an image or do not.
+
+    `counts` [L, 2, E] are of the layers that have a router.
+    """
     if counts is None:
         return
-    for layer, by_sight in enumerate(counts.cpu()):
+    layers = [layer for layer in range(config.num_layers) if config.is_moe(layer)]
+    for layer, by_sight in zip(layers, counts.cpu(), strict=True):
         views = {"": by_sight.sum(dim=0), "_blind": by_sight[0], "_seeing": by_sight[1]}
         for suffix, pairs in views.items():
             if pairs.sum() > 0:
@@ -99,10 +105,11 @@ def router_figures(counts: Tensor | None) -> Iterator[tuple[str, float]]:
 
 
 def gate_figures(model: VLM) -> Iterator[tuple[str, float]]:
-    """tanh of every gate."""
+    """tanh of every gate; where each channel has its own, their mean size."""
     for layer, block in model.fusion.items():
-        yield f"gate/layer{layer}/attention", math.tanh(block.attention_gate.item())
-        yield f"gate/layer{layer}/ffn", math.tanh(block.ffn_gate.item())
+        for name, gate in (("attention", block.attention_gate), ("ffn", block.ffn_gate)):
+            opened = [math.tanh(alpha) for alpha in gate.tolist()]
+            yield f"gate/layer{layer}/{name}", opened[0] if len(opened) == 1 else fmean(map(abs, opened))
 
 
 class Monitor(Callback):
@@ -186,7 +193,7 @@ class Monitor(Callback):
             **{f"epochs/{k}": v for k, v in module.epochs.items()},
             **self.skipped,
         }
-        figures |= dict(router_figures(module.router_counts)) | dict(gate_figures(module.model))
+        figures |= dict(router_figures(module.router_counts, module.model.config.decoder)) | dict(gate_figures(module.model))
         speed = {"speed/tokens_per_second": self.progress.rate} if self.progress is not None else {}
         self.metrics.write(step, self._tokens(step), figures, speed)
 

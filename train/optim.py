@@ -29,12 +29,13 @@ def freeze(model: VLM, train: Mapping[str, float]) -> None:
 
 
 def parameter_groups(model: VLM, train: Mapping[str, float], lr: float, weight_decay: float) -> list[dict]:
-    """Two groups for each part that learns: matrices decay; vectors, gates, latents and embeddings do not."""
+    """Two groups for each part that learns: matrices decay; vectors (the experts' stacked biases, too), gates, latents and
+    embeddings do not."""
     groups = []
     for name, factor in train.items():
         part = model.group(name)
         whole = {id(m.weight) for m in part.modules() if isinstance(m, nn.Embedding)}
-        whole |= {id(p) for n, p in part.named_parameters() if n.rpartition(".")[2] in _TABLES}
+        whole |= {id(p) for n, p in part.named_parameters() if n.rpartition(".")[2] in _TABLES or n.endswith("bias")}
         for decays in (True, False):
             chosen = [p for p in part.parameters() if (p.ndim >= 2 and id(p) not in whole) == decays]
             if chosen:

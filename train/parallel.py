@@ -10,16 +10,31 @@ from __future__ import annotations
 import os
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from train.config import RunConfig
+from vlm.model import VLM
 
 _LONGEST_WAIT = timedelta(hours=6)  # rank 0 measures and evaluates alone, and the others wait for it
+
+
+def checkpoint_activations(model: VLM) -> None:
+    """From here on keep only what goes into each block, and compute the block again in the backward pass (Chen et al., 2016).
+
+    Blocks are the decoder's layers, the gated blocks, the resampler's layers and, by its library's own switch, the encoder's.
+    Names of weights, results and gradients stay what they are; without gradients nothing is different.
+    """
+    for block in (*model.decoder.layers, *model.fusion.values(), *getattr(model.resampler, "layers", ())):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    encoder: Any = next(m for m in model.encoder.children() if hasattr(m, "set_grad_checkpointing"))
+    encoder.set_grad_checkpointing()
 
 
 def is_distributed() -> bool:

@@ -2,6 +2,7 @@
 
 config.yaml       resolved, every default written
 tokenizer.json    the run's vocabulary
+processor.json    the names of its special tokens, and its chat template
 checkpoints/      0-text/step-00001200/ … one folder a stage
 model/            the newest finished stage, self-contained: what `vlm.load` reads
 metrics.csv, tensorboard/, eval/, report.html
@@ -10,23 +11,37 @@ metrics.csv, tensorboard/, eval/, report.html
 from __future__ import annotations
 
 import fcntl
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 
+from encoders.base import Checked
 from train import checkpoint
-from train.config import Config, StageConfig, as_plain, differences, plain_yaml, to_yaml
+from train.config import Config, StageConfig, as_plain, check_config, differences, plain_yaml, to_yaml
+from vlm.load import SpecialTokens
 
 CONFIG = "config.yaml"
+PROCESSOR = "processor.json"
 LOCK = ".lock"
 
 # What may change when a run goes on: budgets, and where and how it runs.
-_FREE = ("budget_scale", "eval.", "validation.every")
-_PLACE = ("dir", "accelerator", "devices", "num_nodes", "threads", "workers", "checkpoint_every", "keep", "log_every")
-_FREE_RUN = tuple(f"run.{name}" for name in _PLACE)
+_FREE = ("init_from", "budget_scale", "eval.", "validation.every")
+_WHERE = ("dir", "accelerator", "devices", "num_nodes", "threads", "workers")
+_HOW = ("checkpoint_activations", "checkpoint_every", "keep", "log_every")
+_FREE_RUN = tuple(f"run.{name}" for name in (*_WHERE, *_HOW))
+
+
+@dataclass(frozen=True)
+class _Settings(Checked):
+    """Of a vocabulary: what is not in tokenizer.json."""
+
+    special_tokens: SpecialTokens
+    chat_template: str | None
 
 
 @dataclass(frozen=True)
@@ -53,18 +68,21 @@ class RunDirectory:
             if self.path.exists() and {found.name for found in self.path.iterdir()} - {_fresh(file).name, LOCK}:
                 raise ValueError(f"run.dir {self.path} is not empty and holds no run: choose another")
             return
-        changed = [key for key in differences(plain_yaml(file), as_plain(self.config)) if not _free(key)]
+        begun = as_plain(check_config(plain_yaml(file), file))  # keys that are newer than the run have their defaults
+        changed = [key for key in differences(begun, as_plain(self.config)) if not _free(key)]
         if changed:
             raise ValueError(
                 f"{self.path} holds a run of another configuration: {', '.join(changed[:6])} differ; choose another run.dir"
             )
 
-    def begin(self, tokenizer: Tokenizer) -> None:
-        """Write the configuration, and the vocabulary when there is none yet."""
+    def begin(self, tokenizer: Tokenizer, settings: dict[str, Any] | None = None) -> None:
+        """Write the configuration, and the vocabulary with its settings (`processor.json`) when there is none yet."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
         _write(self.path / CONFIG, to_yaml(self.config))
         if not self.tokenizer.exists():
+            if settings is not None:
+                _write(self.path / PROCESSOR, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
             _write(self.tokenizer, tokenizer.to_str())
 
     def _lock(self) -> None:
@@ -79,6 +97,21 @@ class RunDirectory:
         """Let another process train here."""
         if self._held is not None:
             self._held.close()
+
+    def settings(self) -> dict[str, Any]:
+        """What `begin` wrote beside the vocabulary; nothing in a run from before it was written. Raises `ValueError`."""
+        file = self.path / PROCESSOR
+        if not file.exists():
+            return {}
+        try:
+            return asdict(TypeAdapter(_Settings).validate_json(file.read_bytes()))
+        except ValidationError as error:
+            raise ValueError(f"{file} is damaged: {error.errors()[0]['msg']}") from None
+
+    def origin(self) -> str | None:
+        """The `init_from` that the run has begun with."""
+        file = self.path / CONFIG
+        return plain_yaml(file).get("init_from") if file.exists() else None
 
     @property
     def tokenizer(self) -> Path:

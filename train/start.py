@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer
+from torch import Tensor
 
 from datasets.charts.profile import make_profile
 from datasets.source import BadSample
 from datasets.tokenizer import train_tokenizer
-from train.config import Config
+from encoders import build_encoder, native_pixels
+from encoders.weights import check_weights
+from train.config import Config, StageConfig
 from train.data import stage_mixture
 from train.monitors import say
 from train.parallel import trainer_devices
-from vlm.load import load_weights
+from train.run_dir import RunDirectory
+from vlm.config import DecoderConfig
+from vlm.decoder import TextDecoder
+from vlm.files import read_tokenizer
+from vlm.image import ImageTransform
+from vlm.load import build_processor
+from vlm.meta import on_meta
 from vlm.model import GROUPS, VLM
+from vlm.processor import IMAGE, Processor
 from vlm.sample import Text
+
+# Of a decoder whose weights are taken over: a vocabulary may grow, and losses belong to the training; head_dim has a default.
+_MAY_DIFFER = ("vocab_size", "balance_loss", "balance_bias_rate", "router_z_loss", "head_dim")
 
 
 def check_run(config: Config) -> None:
@@ -34,39 +48,77 @@ def check_run(config: Config) -> None:
     make_profile(config.eval.profile)
 
 
-def first_tokenizer(config: Config, saved: Path, other: Tokenizer | None) -> Tokenizer:
-    """The run's own when it has begun (`saved` exists), else another run's, a file's, or one trained on the data."""
+def first_processor(config: Config, run: RunDirectory, other: Processor | None) -> Processor:
+    """With the run's own vocabulary when it has begun, else another model's, a file's, or one trained on the data."""
+    other = None if other is None else _with_medium(other)
     path = Path(config.data_root) / config.tokenizer.path if config.tokenizer.path is not None else None
-    if saved.exists():
-        tokenizer = _read_tokenizer(saved)
-        if other is not None and other.to_str() != tokenizer.to_str():
-            raise ValueError(f"{saved.parent} has begun with another vocabulary than --init-from's: choose another run.dir")
+    settings: dict[str, Any] = {} if other is None else text_settings(other)
+    if run.tokenizer.exists():
+        tokenizer, settings = read_tokenizer(run.tokenizer), run.settings()
+        if other is not None and other.tokenizer.to_str() != tokenizer.to_str():
+            raise ValueError(f"{run.path} has begun with another vocabulary than {config.init_from}'s: choose another run.dir")
     elif other is not None:
-        tokenizer = other
+        tokenizer = other.tokenizer
     elif path is not None:
-        tokenizer = _read_tokenizer(path)
+        tokenizer = read_tokenizer(path)
     else:
         tokenizer = train_tokenizer(_texts(config), config.model.decoder.vocab_size)
     size, limit = tokenizer.get_vocab_size(), config.model.decoder.vocab_size
     if size > limit:
         raise ValueError(f"the tokenizer has {size:,} tokens, model.decoder.vocab_size is {limit:,}")
-    return tokenizer
+    return build_processor(config.model, tokenizer, **settings)
 
 
-def first_model(config: Config, other: VLM | None) -> VLM:
-    """Seeded weights; where `other` is given, its own wherever a group's shapes agree. What stays new is said."""
+def text_settings(processor: Processor) -> dict[str, Any]:
+    """What a run keeps of a processor beside its tokenizer."""
+    return {"special_tokens": processor.special, "chat_template": processor.chat_template}
+
+
+def _with_medium(processor: Processor) -> Processor:
+    """Of a model of text alone, the same vocabulary with a token for media behind it."""
+    if processor.image_id is not None:
+        return processor
+    if processor.tokenizer.token_to_id(IMAGE) is None:
+        processor.tokenizer.add_special_tokens([IMAGE])
+    special: dict[str, Any] = {**processor.special, "medium": IMAGE}
+    return Processor(processor.tokenizer, ImageTransform(1), **special, chat_template=processor.chat_template)
+
+
+def first_model(config: Config, other: VLM | TextDecoder | None, *, resumed: bool = False) -> VLM:
+    """Seeded weights, or `other`'s own wherever a group's shapes agree. What stays new is said.
+
+    A decoder may gain tokens: their rows start at the mean of the others'. One that comes alone must agree in all else, too.
+    When the run is `resumed` all weights come from its checkpoint, and those of `encoder.pretrained` are not asked for again.
+    """
     torch.manual_seed(config.run.seed)
-    model = VLM(config.model)
-    if other is not None:
-        _take_groups(model, other)
+    bare = dataclasses.replace(native_pixels(config.model.encoder), pretrained=None)
+    if other is None:
+        model = VLM(dataclasses.replace(config.model, encoder=bare) if resumed else config.model)
+        model.config = config.model
+        return model
+    if isinstance(other, TextDecoder):
+        _check_same_decoder(config, other.config)
+    with on_meta():
+        model = VLM(dataclasses.replace(config.model, encoder=bare))
+    model.config, model.encoder = config.model, build_encoder(config.model.encoder)
+    reasons = {}
+    for group in GROUPS:
+        reason = _take_group(model, group, other, config.init_from)
+        if reason is not None:
+            reasons[group] = reason
+            _start_group(model, group)
+    if len(reasons) == len(GROUPS):
+        raise ValueError(reasons["decoder"])
+    for group, reason in reasons.items():
+        say(f"{group} starts anew: {reason}")
     return model
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception for a missing and for a broken file
-        raise ValueError(f"tokenizer {path} cannot be read: {error}") from None
+def set_context(model: VLM, stages: Sequence[StageConfig]) -> None:
+    """Give the decoder the rotary positions of the last of `stages`, which may have them from one before."""
+    for stage in stages:
+        model.decoder.set_rope(stage.rope_theta, stage.rope_scaling)
+    model.config = dataclasses.replace(model.config, decoder=model.decoder.config)
 
 
 def _texts(config: Config) -> Iterator[str]:
@@ -80,14 +132,56 @@ def _texts(config: Config) -> Iterator[str]:
                 continue
 
 
-def _take_groups(model: VLM, other: VLM) -> None:
-    reasons = {}
-    for group in GROUPS:
-        try:
-            load_weights(model.group(group), other.group(group).state_dict(), f"--init-from's {group}")
-        except ValueError as error:
-            reasons[group] = str(error)
-    if len(reasons) == len(GROUPS):
-        raise ValueError(reasons["decoder"])
-    for group, reason in reasons.items():
-        say(f"{group} starts anew: {reason}")
+def _take_group(model: VLM, group: str, other: VLM | TextDecoder, source: str | None) -> str | None:
+    """Give the model that group's weights, without a copy; or return in one line why they do not fit."""
+    if isinstance(other, TextDecoder) and group != "decoder":
+        return f"{source} is a text decoder alone"
+    part = other if isinstance(other, TextDecoder) else other.group(group)
+    if group == "encoder" and _pixels(model) != _pixels(other):
+        return f"{source}'s encoder knows pixels of another mean and deviation: {_pixels(other)}, not {_pixels(model)}"
+    weights = part.state_dict()
+    if group == "decoder":
+        new = {name: torch.zeros_like(buffer, device="cpu") for name, buffer in model.decoder.named_buffers()}
+        weights = _with_more_rows(new | weights, model.config.decoder.vocab_size)  # a balance bias may be new
+    try:
+        check_weights(model.group(group), weights, f"{source}'s {group}")
+    except ValueError as error:
+        return str(error)
+    model.group(group).load_state_dict(weights, assign=True)
+    return None
+
+
+def _pixels(model: VLM) -> tuple[Any, Any]:
+    return model.encoder.config.mean, model.encoder.config.std
+
+
+def _start_group(model: VLM, group: str) -> None:
+    """Random weights for a group that was built on meta; the encoder never was."""
+    if group == "encoder":
+        return
+    part: Any = model.group(group).to_empty(device="cpu")
+    for module in part.values() if group == "fusion" else [part]:
+        module.reset_parameters()
+
+
+def _with_more_rows(weights: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+    """The tables of tokens, lengthened by their mean where they have less than `rows`."""
+    for name in ("embedding.weight", "head.weight"):
+        table = weights.get(name)
+        if table is not None and len(table) < rows:
+            new = table.mean(dim=0, keepdim=True).expand(rows - len(table), -1)
+            weights[name] = torch.cat((table, new))
+    return weights
+
+
+def _check_same_decoder(config: Config, source: DecoderConfig) -> None:
+    """Raise `ValueError` naming the fields in which a decoder that comes alone is not the one configured."""
+    own = config.model.decoder
+    if source.vocab_size > own.vocab_size:
+        sizes = f"{own.vocab_size:,} is below the {source.vocab_size:,}"
+        raise ValueError(f"model.decoder.vocab_size {sizes} of {config.init_from}")
+    names = [f.name for f in dataclasses.fields(DecoderConfig) if f.name not in _MAY_DIFFER] + ["head_size"]
+    pairs = {name: (getattr(own, name), getattr(source, name)) for name in names}
+    differ = [f"{name} ({a}, not {b})" for name, (a, b) in pairs.items() if a != b]
+    if differ:
+        raise ValueError(f"model.decoder differs from {config.init_from}'s in {', '.join(differ)}")

@@ -45,6 +45,15 @@ def test_vectors_gates_and_tables_do_not_decay(model: VLM) -> None:
     assert any(decays.values())
 
 
+def test_biases_of_experts_do_not_decay() -> None:
+    model = VLM(read_config(TINY, ["model.decoder.ffn_bias=true", "model.decoder.shared_dim=8"]).model)
+    decay, plain = parameter_groups(model, {"decoder": 1.0}, 1.0, 0.1)
+    moe = model.decoder.layers[0].moe
+    for experts in (moe.experts, moe.shared):
+        assert all(any(p is q for q in plain["params"]) for p in (experts.gate_up_bias, experts.down_bias))
+        assert all(any(p is q for q in decay["params"]) for p in (experts.gate_up, experts.down))
+
+
 def test_open_clip_tables_do_not_decay() -> None:
     model = torch.nn.Module()
     part = torch.nn.Module()

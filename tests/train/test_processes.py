@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from train_runs import ROOT, TINY, curve, metrics, overrides, train
 
 MIXED = [
@@ -16,6 +17,7 @@ MIXED = [
     "stages.tune.mixture={charts: 1.0, tables: 4.0}",
     "validation.every=30",
     "run.checkpoint_every=40",
+    "model.decoder.balance_bias_rate=1.0e-6",
 ]
 
 
@@ -44,6 +46,13 @@ def test_all_other_figures_too(runs: tuple) -> None:
     for key, value in a.items():
         if not key[2].startswith("epochs/"):  # as far as rank 0 can tell
             assert b[key] == pytest.approx(value, rel=1e-3, abs=5e-3), key  # a few tokens at the edge between two experts
+
+
+def test_the_routers_biases_go_by_the_load_of_both(runs: tuple) -> None:
+    one, two = (load_file(run / "model" / "model.safetensors") for run in runs[:2])
+    for name in (n for n in one if n.endswith("router.bias")):
+        moves = 1e6 * (one[name] - two[name]).abs()  # of some hundred; one may differ by a token at the edge
+        assert one[name].abs().max() > 5e-6 and moves.max() < 3 and (moves < 0.5).float().mean() >= 0.5, name
 
 
 def test_each_line_is_said_once_and_nothing_else(runs: tuple) -> None:

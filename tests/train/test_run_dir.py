@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from tokenizers import Tokenizer, models
-from train_runs import config, train
+from train_runs import config, same_results, train
 
-from train.config import read_config
+from train.config import plain_yaml, read_config
 from train.run_dir import RunDirectory
 
 
@@ -51,6 +53,18 @@ def test_what_does_not_change_the_mathematics_may_change(finished: Path) -> None
     RunDirectory(finished, config(finished, *free)).check()
 
 
+def test_a_run_from_before_a_key_was_there_goes_on(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    old = plain_yaml(run / "config.yaml")
+    del old["init_from"], old["run"]["checkpoint_activations"], old["model"]["decoder"]["attention_bias"]
+    for stage in old["stages"]:
+        del stage["rope_theta"], stage["rope_scaling"]
+    (run / "config.yaml").write_text(yaml.safe_dump(old))
+    (run / "processor.json").unlink()
+    train(run)
+    assert same_results(finished, run)
+
+
 def test_a_directory_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear")
     with pytest.raises(ValueError, match="is not empty and holds no run"):
@@ -87,7 +101,7 @@ def test_a_mistake_found_at_the_start_leaves_no_directory(tmp_path: Path) -> Non
         ("eval.profile=glanc", "did you mean 'glance'"),
         ("sources.code.epochs=-1", "epochs of source 'code' is -1"),
         ("model.encoder.name=vit_tiny_patch16_225", "vit_tiny_patch16_224"),
-        ("tokenizer.path=nowhere.json", "nowhere.json cannot be read"),
+        ("tokenizer.path=nowhere.json", "nowhere.json does not exist"),
         ("model.decoder.vocab_size=100", "it must hold 260"),
         ("run.accelerator=gpu", "CUDA devices"),
     ]:
