@@ -27,6 +27,7 @@ from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
 from train.optim import freeze
 from train.parallel import checkpoint_activations, evaluation_device, trainer_devices
+from train.precision import precision_arguments
 from train.results import evaluate_run, evaluate_stage
 from train.run_dir import RunDirectory
 from train.start import check_run, first_model, first_processor, set_context, text_settings
@@ -45,6 +46,7 @@ def fit(config: Config, init_from: str | None = None) -> Path:
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # the one attention kernel whose backward pass cannot be repeated
     run = RunDirectory(Path(config.run.dir), config)
     try:
         _all_stages(run, init_from or config.init_from, first)
@@ -110,12 +112,11 @@ def _stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, 
 def _trainer(config: Config, stage: StageConfig, steps: int) -> Trainer:
     return Trainer(
         **trainer_devices(config.run),
-        precision=config.run.precision,
+        **precision_arguments(config.run.precision, [checkpoint.SafeCheckpointIO()]),
         max_steps=steps,
         max_epochs=-1,
         accumulate_grad_batches=stage.micro_batches,
         gradient_clip_val=config.optim.clip,
-        plugins=[checkpoint.SafeCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
