@@ -43,6 +43,7 @@ class RunConfig(Checked):
     num_nodes: Count = 1
     threads: Count | None = None  # of the arithmetic, each process; default: torch's own choice
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
+    deterministic: bool = True  # the same seed gives the same bits; False: a GPU may take faster kernels
     checkpoint_activations: Literal["none", "blocks"] = "none"  # blocks: less memory for a third more arithmetic
     workers: Annotated[int, Ge(0)] = 0  # data processes for each rank
     checkpoint_every: Count = 200  # steps

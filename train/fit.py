@@ -27,7 +27,7 @@ from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
 from train.optim import freeze
 from train.parallel import checkpoint_activations, evaluation_device, trainer_devices
-from train.precision import precision_arguments
+from train.precision import make_deterministic, precision_arguments
 from train.results import evaluate_run, evaluate_stage
 from train.run_dir import RunDirectory
 from train.start import check_run, first_model, first_processor, set_context, text_settings
@@ -45,8 +45,8 @@ def fit(config: Config, init_from: str | None = None) -> Path:
     first = rank_zero_only.rank == 0
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cuda.enable_cudnn_sdp(False)  # the one attention kernel whose backward pass cannot be repeated
+    if config.run.deterministic:
+        make_deterministic()
     run = RunDirectory(Path(config.run.dir), config)
     try:
         _all_stages(run, init_from or config.init_from, first)

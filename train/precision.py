@@ -1,9 +1,11 @@
-"""The arithmetic's precision, as arguments of Lightning's Trainer."""
+"""The arithmetic: its precision, as arguments of Lightning's Trainer, and whether it can be repeated to the bit."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import torch
 from lightning.pytorch.plugins.precision import HalfPrecision
 
 
@@ -22,3 +24,10 @@ def precision_arguments(name: str, plugins: list[Any]) -> dict[str, Any]:
     if name == "bf16-true":
         return {"plugins": [*plugins, WholeBFloat16()]}
     return {"plugins": plugins, "precision": name}
+
+
+def make_deterministic() -> None:
+    """From here on the same seed gives the same bits on the same hardware; an operation that cannot raises `RuntimeError`."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its backward pass cannot be repeated
