@@ -118,10 +118,7 @@ class Encoder(nn.Module, abc.ABC):
                 exact = torch.float32 if table.is_floating_point() else table.dtype
                 module.register_buffer(name, torch.empty_like(table, device=weight.device, dtype=exact), persistent=False)
             fill()
-            for name in tables:
-                table = module.get_buffer(name)
-                kind = weight.dtype if table.is_floating_point() else table.dtype
-                module.register_buffer(name, table.to(kind), persistent=False)
+            module.to(weight.dtype)  # some keep a table in float32 all the same
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:

@@ -42,6 +42,7 @@ class RunConfig(Checked):
     devices: Count | None = None  # processes on this node; default: as launched (torchrun, Slurm), else 1 on CPU, all GPUs
     num_nodes: Count = 1
     threads: Count | None = None  # of the arithmetic, each process; default: torch's own choice
+    # bf16-true: weights too, and nothing finer beside them: steps below a 250th of a weight are lost, so rates above 1e-4 only
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     deterministic: bool = True  # the same seed gives the same bits; False: a GPU may take faster kernels
     checkpoint_activations: Literal["none", "blocks"] = "none"  # blocks: less memory for a third more arithmetic
@@ -93,7 +94,7 @@ class StageConfig(Checked):
     rows: Count = 16  # rows a step, over all processes
     micro_batches: Count = 1  # parts a process takes its rows in, one after the other
     max_images: Count = 64  # a row
-    rope_theta: Positive | None = None  # from this stage on, the decoder's; None = as before
+    rope_theta: Annotated[float, Gt(1)] | None = None  # from this stage on, the decoder's; None = as before
     rope_scaling: RopeScaling | None = None  # likewise
     lr: Positive | None = None  # instead of optim.lr
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -148,6 +149,8 @@ class Config(Checked):
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("there are no stages")
+        if self.model.resampler is None and any("resampler" in s.train for s in self.stages):
+            raise ValueError("a stage trains the resampler, and model.resampler is null")
         names = [s.name for s in self.stages]
         if len(set(names)) < len(names) or not all(n.isidentifier() for n in names):
             raise ValueError(f"stages must have different plain names, not {names}")

@@ -66,7 +66,7 @@ class VLMModule(LightningModule):
         self._note(step, float(nll.detach()), float(learnt), float(tokens), None if out.router is None else counts)
         micro = self.stage.micro_batches  # Lightning divides the loss by it; the step's tokens are counted already
         pairs = None if out.router is None else counts.sum(dim=1)
-        return total_loss(out.nll, step_learnt / micro, out.router, self.model.config.decoder, counts=pairs) * world_size()
+        return total_loss(out.nll * micro, step_learnt, out.router, self.model.config.decoder, counts=pairs) * world_size()
 
     def _note(self, step: StepBatch, nll: float, learnt: float, tokens: float, router: Tensor | None) -> None:
         self._sums += torch.tensor([nll, learnt, tokens], dtype=torch.float64)

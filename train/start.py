@@ -30,8 +30,13 @@ from vlm.model import GROUPS, VLM
 from vlm.processor import IMAGE, Processor
 from vlm.sample import Text
 
-# Of a decoder whose weights are taken over: a vocabulary may grow, and losses belong to the training; head_dim has a default.
-_MAY_DIFFER = ("vocab_size", "balance_loss", "balance_bias_rate", "router_z_loss", "head_dim")
+# What may differ where weights are taken over: a vocabulary may grow, losses and starts belong to the training.
+_MAY_DIFFER = {
+    "encoder": ("pretrained",),
+    "resampler": ("start",),
+    "fusion": ("gate_init",),
+    "decoder": ("vocab_size", "context_length", "balance_loss", "balance_bias_rate", "router_z_loss"),
+}
 
 
 def check_run(config: Config) -> None:
@@ -43,9 +48,18 @@ def check_run(config: Config) -> None:
             shares = f"{world} processes with {stage.micro_batches} micro_batches each"
             raise ValueError(f"stage {stage.name!r}: {stage.rows} rows cannot be shared evenly by {shares}")
         stage_mixture(config, stage.mixture, stage.name)
+        check_rope(config, stage)
     if config.validation.mixture:
         stage_mixture(config, config.validation.mixture, "validation")
     make_profile(config.eval.profile)
+
+
+def check_rope(config: Config, stage: StageConfig) -> None:
+    """Raise `ValueError` where a decoder cannot have the stage's rotary positions."""
+    try:
+        dataclasses.replace(config.model.decoder, rope_scaling=stage.rope_scaling or config.model.decoder.rope_scaling)
+    except ValueError as error:
+        raise ValueError(f"stage {stage.name!r}: {error}") from None
 
 
 def first_processor(config: Config, run: RunDirectory, other: Processor | None) -> Processor:
@@ -85,9 +99,9 @@ def _with_medium(processor: Processor) -> Processor:
 
 
 def first_model(config: Config, other: VLM | TextDecoder | None, *, resumed: bool = False) -> VLM:
-    """Seeded weights, or `other`'s own wherever a group's shapes agree. What stays new is said.
+    """Seeded weights, or `other`'s own for each group that is configured as its. What stays new is said.
 
-    A decoder may gain tokens: their rows start at the mean of the others'. One that comes alone must agree in all else, too.
+    A decoder must be the one configured (`ValueError`), but may gain tokens: their rows start at the mean of the others'.
     When the run is `resumed` all weights come from its checkpoint, and those of `encoder.pretrained` are not asked for again.
     """
     torch.manual_seed(config.run.seed)
@@ -96,19 +110,17 @@ def first_model(config: Config, other: VLM | TextDecoder | None, *, resumed: boo
         model = VLM(dataclasses.replace(config.model, encoder=bare) if resumed else config.model)
         model.config = config.model
         return model
-    if isinstance(other, TextDecoder):
-        _check_same_decoder(config, other.config)
     with on_meta():
         model = VLM(dataclasses.replace(config.model, encoder=bare))
     model.config, model.encoder = config.model, build_encoder(config.model.encoder)
     reasons = {}
     for group in GROUPS:
         reason = _take_group(model, group, other, config.init_from)
+        if reason is not None and group == "decoder":
+            raise ValueError(reason)
         if reason is not None:
             reasons[group] = reason
             _start_group(model, group)
-    if len(reasons) == len(GROUPS):
-        raise ValueError(reasons["decoder"])
     for group, reason in reasons.items():
         say(f"{group} starts anew: {reason}")
     return model
@@ -118,6 +130,8 @@ def set_context(model: VLM, stages: Sequence[StageConfig]) -> None:
     """Give the decoder the rotary positions of the last of `stages`, which may have them from one before."""
     for stage in stages:
         model.decoder.set_rope(stage.rope_theta, stage.rope_scaling)
+    longest = max(model.decoder.config.context_length or 0, *(stage.length for stage in stages))
+    model.decoder.config = dataclasses.replace(model.decoder.config, context_length=longest)
     model.config = dataclasses.replace(model.config, decoder=model.decoder.config)
 
 
@@ -137,12 +151,12 @@ def _take_group(model: VLM, group: str, other: VLM | TextDecoder, source: str | 
     if isinstance(other, TextDecoder) and group != "decoder":
         return f"{source} is a text decoder alone"
     part = other if isinstance(other, TextDecoder) else other.group(group)
-    if group == "encoder" and _pixels(model) != _pixels(other):
-        return f"{source}'s encoder knows pixels of another mean and deviation: {_pixels(other)}, not {_pixels(model)}"
+    differ = _differences(_shape(model, group), _shape(other, group), _MAY_DIFFER[group])
+    if differ:
+        return f"model.{group} differs from {source}'s in {differ}"
     weights = part.state_dict()
     if group == "decoder":
-        new = {name: torch.zeros_like(buffer, device="cpu") for name, buffer in model.decoder.named_buffers()}
-        weights = _with_more_rows(new | weights, model.config.decoder.vocab_size)  # a balance bias may be new
+        weights = _with_more_rows(_with_balance(model.decoder, weights), model.config.decoder.vocab_size)
     try:
         check_weights(model.group(group), weights, f"{source}'s {group}")
     except ValueError as error:
@@ -151,13 +165,34 @@ def _take_group(model: VLM, group: str, other: VLM | TextDecoder, source: str | 
     return None
 
 
-def _pixels(model: VLM) -> tuple[Any, Any]:
-    return model.encoder.config.mean, model.encoder.config.std
+def _shape(model: VLM | TextDecoder, group: str) -> Any:
+    """What a group computes, as it does now: the encoder with its pixels, the decoder with its rotary positions."""
+    if isinstance(model, TextDecoder):
+        return model.config
+    part = model.group(group)
+    return part.config if group in ("encoder", "decoder") else getattr(model.config, group)
+
+
+def _differences(own: Any, source: Any, may_differ: tuple[str, ...]) -> str:
+    """The fields in which two configurations of a group differ, and how."""
+    if own is None or source is None:
+        return "" if own is source else f"all ({own}, not {source})"
+    pairs = {f.name: (getattr(own, f.name), getattr(source, f.name)) for f in dataclasses.fields(own)}
+    if isinstance(own, DecoderConfig):
+        pairs["head_dim"] = own.head_size, source.head_size  # the default is a number, too
+    return ", ".join(f"{name} ({a}, not {b})" for name, (a, b) in pairs.items() if a != b and name not in may_differ)
+
+
+def _with_balance(decoder: TextDecoder, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with the routers' balance as the decoder has it: one that is new starts at 0, one that it lacks goes."""
+    own = dict(decoder.named_buffers())
+    kept = {name: t for name, t in weights.items() if name in own or not name.endswith("router.bias")}
+    return {name: torch.zeros_like(buffer, device="cpu") for name, buffer in own.items()} | kept
 
 
 def _start_group(model: VLM, group: str) -> None:
     """Random weights for a group that was built on meta; the encoder never was."""
-    if group == "encoder":
+    if group == "encoder" or not any(True for _ in model.group(group).parameters()):
         return
     part: Any = model.group(group).to_empty(device="cpu")
     for module in part.values() if group == "fusion" else [part]:
@@ -165,23 +200,10 @@ def _start_group(model: VLM, group: str) -> None:
 
 
 def _with_more_rows(weights: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-    """The tables of tokens, lengthened by their mean where they have less than `rows`."""
+    """The tables of tokens, lengthened by their mean where they have less than `rows`. (More do not fit.)"""
     for name in ("embedding.weight", "head.weight"):
         table = weights.get(name)
         if table is not None and len(table) < rows:
             new = table.mean(dim=0, keepdim=True).expand(rows - len(table), -1)
             weights[name] = torch.cat((table, new))
     return weights
-
-
-def _check_same_decoder(config: Config, source: DecoderConfig) -> None:
-    """Raise `ValueError` naming the fields in which a decoder that comes alone is not the one configured."""
-    own = config.model.decoder
-    if source.vocab_size > own.vocab_size:
-        sizes = f"{own.vocab_size:,} is below the {source.vocab_size:,}"
-        raise ValueError(f"model.decoder.vocab_size {sizes} of {config.init_from}")
-    names = [f.name for f in dataclasses.fields(DecoderConfig) if f.name not in _MAY_DIFFER] + ["head_size"]
-    pairs = {name: (getattr(own, name), getattr(source, name)) for name in names}
-    differ = [f"{name} ({a}, not {b})" for name, (a, b) in pairs.items() if a != b]
-    if differ:
-        raise ValueError(f"model.decoder differs from {config.init_from}'s in {', '.join(differ)}")

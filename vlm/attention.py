@@ -29,6 +29,18 @@ def window_mask(mask: Tensor, place: Tensor, window: int | None) -> Tensor:
     return mask & (keys > place[:, None, :, None] - window)
 
 
+def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """[B, H, T, h] queries, [B, K, S, h] keys and values, bool [B, 1, T, S] → [B, H, T, h].
+
+    On a GPU keys and values are written out for each query head: with a mask and shared heads PyTorch has no kernel there but
+    the one that holds all T x S scores (16 GiB for 8,192 tokens and 16 heads, where this takes 0.25).
+    """
+    shared = q.shape[1] // k.shape[1]
+    if shared > 1 and q.is_cuda:
+        k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
 class Attention(nn.Module):
     """Grouped-query self-attention (Ainslie et al., 2023)."""
 
@@ -56,8 +68,7 @@ class Attention(nn.Module):
         q, k = rotate(q, rotary), rotate(k, rotary)
         if cache is not None:
             k, v = cache.update(k, v)
-        grouped = self.num_heads != self.num_kv_heads
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+        y = grouped_attention(q, k, v, mask)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -87,8 +87,9 @@ def _run(model: Writer, batch: Batch, searches: list[Search], options: Sampling,
     open_searches = searches
     for left in reversed(range(options.max_new_tokens)):
         index: list[int] = []
-        for search, candidates in zip(open_searches, _candidates(cursor.logits, open_searches, seen, options), strict=True):
-            index += search.advance(candidates, options, ends, left)
+        candidates = _candidates(cursor.logits, open_searches, seen, options, ends)
+        for search, here in zip(open_searches, candidates, strict=True):
+            index += search.advance(here, options, ends, left)
         open_searches = [search for search in open_searches if search.beams]
         if not open_searches:
             return
@@ -99,22 +100,36 @@ def _run(model: Writer, batch: Batch, searches: list[Search], options: Sampling,
         cursor.feed(tokens)
 
 
-def _candidates(logits: Tensor, searches: list[Search], seen: Tensor, options: Sampling) -> list[list[tuple[int, Beam]]]:
-    """For each search its likeliest (row, beam grown by a token), best first: enough of them that K go on if all others end."""
+def _candidates(
+    logits: Tensor, searches: list[Search], seen: Tensor, options: Sampling, ends: Ends | None
+) -> list[list[tuple[int, Beam]]]:
+    """For each search its likeliest (row, beam grown by a token), best first: so many that K of them go on, where there are."""
     logprobs = logits.log_softmax(dim=-1)
     ranked = logprobs if options.repetition_penalty == 1 else penalize(logprobs, seen, options.repetition_penalty)
     totals = ranked + ranked.new_tensor([beam.total for search in searches for beam in search.beams])[:, None]
-    wanted = options.num_beams * max(2, 1 + len(options.stop_ids))
     out, start = [], 0
     for search in searches:
-        here = totals[start : start + len(search.beams)].flatten()
-        best, index = here.topk(min(wanted, len(here)))
-        rows = start + index // logits.shape[-1]
-        tokens = index % logits.shape[-1]
-        chosen = zip(rows.tolist(), tokens.tolist(), best.tolist(), logprobs[rows, tokens].tolist(), strict=True)
-        out.append([(row, _grown(search.beams[row - start], token, total, p)) for row, token, total, p in chosen])
-        start += len(search.beams)
+        stop = start + len(search.beams)
+        wanted = 2 * options.num_beams
+        while True:
+            found = _likeliest(search, totals[start:stop], logprobs[start:stop], wanted)
+            going = sum(finish_of(list(beam.tokens), options, ends, 1) is None for _, beam in found)
+            if going >= options.num_beams or len(found) < wanted:
+                break
+            wanted *= 2
+        out.append([(start + row, beam) for row, beam in found])
+        start = stop
     return out
+
+
+def _likeliest(search: Search, totals: Tensor, logprobs: Tensor, wanted: int) -> list[tuple[int, Beam]]:
+    """The best of a search's beams [k, V] grown by a token, each with the number of the beam it grew from."""
+    best, index = totals.flatten().topk(min(wanted, totals.numel()))
+    if best.isnan().any():
+        raise ValueError(f"the model's logits for prompt {search.prompt} are not finite")
+    rows, tokens = index // totals.shape[1], index % totals.shape[1]
+    chosen = zip(rows.tolist(), tokens.tolist(), best.tolist(), logprobs[rows, tokens].tolist(), strict=True)
+    return [(row, _grown(search.beams[row], token, total, logprob)) for row, token, total, logprob in chosen]
 
 
 def _grown(beam: Beam, token: int, total: float, logprob: float) -> Beam:

@@ -143,6 +143,8 @@ class Template:
         self.source, self.contents, self.as_list = processor.chat_template, contents, False
         self.medium = processor.special["medium"]
         self.variables: dict[str, Any] = {f"{name}_token": t for name, t in processor.special.items() if t is not None}
+        if processor.special["bos"] is None and "template_bos" in processor.special:
+            self.variables["bos_token"] = processor.special["template_bos"]
         self.variables |= {"generation": contents.mark("start"), "endgeneration": contents.mark("end")}
         self.variables |= {"tools": None, "documents": None}
         added = [token for token in processor.tokenizer.get_added_tokens_decoder().values() if token.special]

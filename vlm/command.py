@@ -22,8 +22,6 @@ def run(main: Callable[[], None], after_interrupt: str = "") -> None:
     """Run a command and exit: 0 done, 2 a user's mistake (one line on standard error), 130 after Ctrl-C."""
     try:
         main()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        sys.exit(_fail(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
     except ValueError as error:
         sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
@@ -32,6 +30,10 @@ def run(main: Callable[[], None], after_interrupt: str = "") -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # not there, not allowed, name too long, disk full
+        if error.filename is None and error.errno is None:
+            raise  # not a file's: a library's own
+        sys.exit(_fail(f"{str(error.filename)[:300]}: {error.strerror}" if error.filename else str(error)))
 
 
 def _fail(message: str) -> int:

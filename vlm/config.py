@@ -25,7 +25,7 @@ class RopeScaling(Checked):
     beta_fast: float = 32.0  # yarn: pairs that turn more often than this over the original context stay as they are
     beta_slow: float = 1.0  # yarn: pairs that turn less often are interpolated in full
     truncate: bool = True  # yarn: the two borders are rounded to whole pairs
-    attention_factor: float | None = None  # yarn: cosines and sines times this; default 0.1 ln(factor) + 1
+    attention_factor: Positive | None = None  # yarn: cosines and sines times this; default 0.1 ln(factor) + 1
     low_freq_factor: float = 1.0  # llama3: as beta_slow
     high_freq_factor: float = 4.0  # llama3: as beta_fast
 
@@ -69,13 +69,14 @@ class DecoderConfig(Checked):
     router: Literal["softmax", "sigmoid"] = "softmax"  # what turns router logits into scores
     normalize_top_k: bool = True  # weights of the chosen experts sum to 1 (Mixtral); False keeps the raw scores (OLMoE)
     routed_scale: Positive = 1.0  # the routed experts' sum times this (DeepSeek-V3)
-    balance_loss: float = 0.01  # weight of the load-balance loss (Fedus et al., 2022, eq. 4)
+    balance_loss: Annotated[float, Ge(0)] = 0.01  # weight of the load-balance loss (Fedus et al., 2022, eq. 4)
     # Balance without a loss (Wang et al., 2024): a bias on each expert's score, in the choice only, moves by this after each
     # step towards an even load. 0: no bias.
     balance_bias_rate: Annotated[float, Ge(0)] = 0.0
-    router_z_loss: float = 0.001  # weight of the router z-loss (Zoph et al., 2022, eq. 5)
-    norm_eps: float = 1e-5
+    router_z_loss: Annotated[float, Ge(0)] = 0.001  # weight of the router z-loss (Zoph et al., 2022, eq. 5)
+    norm_eps: Annotated[float, Ge(0)] = 1e-5
     tie_embeddings: bool = True  # input table = output head
+    context_length: Size | None = None  # tokens of the longest document it was trained on; no arithmetic goes by it
 
     def __post_init__(self) -> None:
         if self.head_dim is None and self.dim % self.num_heads:
@@ -182,6 +183,8 @@ class ModelConfig(Checked):
     image_mode: Literal["letterbox", "squash"] = "letterbox"  # how a picture is brought to the encoder's square
 
     def __post_init__(self) -> None:
+        if self.fusion.layers == ():
+            raise ValueError("fusion.layers is empty: without a gated layer nothing is seen")
         outside = [layer for layer in self.fusion.layers or () if not 0 <= layer < self.decoder.num_layers]
         if outside:
             raise ValueError(f"fusion.layers names layer {outside[0]}; there are {self.decoder.num_layers}, from 0")

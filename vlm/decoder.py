@@ -36,6 +36,13 @@ class Hidden:
     router: RouterStats | None
 
 
+def positions_in(document: Tensor) -> Tensor:
+    """[B, T] document numbers → each token's place in its document, from 0."""
+    place = torch.arange(document.shape[1], device=document.device).expand_as(document)
+    begins = torch.cat((torch.ones_like(document[:, :1], dtype=torch.bool), document[:, 1:] != document[:, :-1]), dim=1)
+    return place - torch.where(begins, place, 0).cummax(dim=1).values
+
+
 class DecoderLayer(nn.Module):
     """x + attention(norm x), then x + experts(norm x)."""
 
@@ -113,9 +120,8 @@ class TextDecoder(Writer, nn.Module):
         before_layer: BeforeLayer | None = None,
     ) -> Hidden:
         """Everything but the head. `sees` [B, T] only splits the router's statistics; `cache` needs one document a row."""
-        if positions is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         document = torch.zeros_like(tokens) if document is None else document
+        positions = positions_in(document) if positions is None else positions
         sees = torch.zeros_like(tokens, dtype=torch.bool) if sees is None else sees
         rotary = rotary_table(positions, document, self.config)
         masks = self._masks(positions, document, cache)

@@ -117,8 +117,7 @@ class Weights(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         """Raises `ValueError` for whole numbers and packed types: quantised weights mean nothing by themselves."""
         path = self._place[name]
-        if self._dtypes[name] not in DTYPES:
-            raise ValueError(f"{path}: tensor {name!r} is {self._dtypes[name]}; {', '.join(DTYPES)} are read")
+        self._dtype(name)
         with _safetensors_errors(path):
             return self._file(path).get_tensor(name)
 
@@ -139,6 +138,15 @@ class Weights(Mapping[str, Tensor]):
     def shape(self, name: str) -> tuple[int, ...]:
         """Of the header: no tensor is read."""
         return self._shapes[name]
+
+    def outline(self, name: str) -> Tensor:
+        """A tensor of that shape and type on the device `meta`. Raises `ValueError` for a type that is not read."""
+        return torch.empty(self._shapes[name], dtype=self._dtype(name), device="meta")
+
+    def _dtype(self, name: str) -> torch.dtype:
+        if self._dtypes[name] not in DTYPES:
+            raise ValueError(f"{self._place[name]}: tensor {name!r} is {self._dtypes[name]}; {', '.join(DTYPES)} are read")
+        return DTYPES[self._dtypes[name]]
 
     def release(self) -> None:
         """Let go of the mapped files; they are opened again as needed."""

@@ -8,6 +8,7 @@ B rows, T prompt tokens, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -56,6 +57,8 @@ class Cursor:
         """Read the prompts. Raises `ValueError` on rows with several documents, and on empty ones."""
         if (batch.document > 0).any():
             raise ValueError("generation takes one document a row")
+        if (batch.document.diff(dim=1) > 0).any():
+            raise ValueError("generation takes prompts padded on the right; here padding stands before a token")
         if not (batch.lengths > 0).all():
             raise ValueError(f"the prompt of row {int(batch.lengths.argmin())} is empty: there is nothing to go on from")
         self.model = model
@@ -101,6 +104,8 @@ def steps(model: Writer, batch: Batch, options: Sampling, ends: Ends | None = No
         chosen = cursor.logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
         news = []
         for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
+            if math.isnan(logprob):
+                raise ValueError(f"the model's logits for row {row} are not finite")
             texts[row].append(token)
             news.append(NewToken(row, token, logprob, finish_of(texts[row], options, ends, left)))
         yield news

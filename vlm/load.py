@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,23 +31,28 @@ from encoders import native_pixels
 from encoders.weights import check_weights
 from vlm.config import DecoderConfig, ModelConfig
 from vlm.decoder import TextDecoder
-from vlm.files import INDEX, MAX_SHARD_BYTES, WEIGHTS, Weights, read_json, read_text, read_tokenizer, write_weights
+from vlm.files import INDEX, MAX_SHARD_BYTES, SHARD, WEIGHTS, Weights, read_json, read_text, read_tokenizer, write_weights
 from vlm.image import ImageTransform
 from vlm.meta import on_meta
 from vlm.model import VLM
 from vlm.processor import Processor
 
 FORMAT, READS = 2, (1, 2)  # format 1: one file of weights, no chat template, no decoder alone
-SpecialTokens = dict[Literal["pad", "bos", "eos", "medium", "around"], str | None]
+SpecialTokens = dict[Literal["pad", "bos", "eos", "medium", "around", "template_bos"], str | None]
 TOKENIZER, CONFIG, CHAT_TEMPLATE = "tokenizer.json", "config.json", "chat_template.jinja"
+_OURS = re.compile(rf"{SHARD.pattern}|{re.escape(INDEX)}|{re.escape(TOKENIZER)}|{re.escape(CONFIG)}|{re.escape(CHAT_TEMPLATE)}")
 SHAPES: dict[str, type] = {"model": ModelConfig, "decoder": DecoderConfig}  # key of config.json → what it holds
 
 
 def save(
     directory: str | Path, model: VLM | TextDecoder, processor: Processor, *, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> None:
-    """Write the model directory, replacing one that is there only when the new one is whole. Weights keep their types."""
-    directory = Path(directory)
+    """Write the model directory, replacing one that is there only when the new one is whole. Weights keep their types.
+
+    Raises `ValueError` for a directory that holds anything but a model.
+    """
+    directory = Path(directory).resolve()
+    check_replaceable(directory, "sha256")
     fresh = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -54,24 +60,51 @@ def save(
     processor.tokenizer.save(str(fresh / TOKENIZER))
     if processor.chat_template is not None:
         (fresh / CHAT_TEMPLATE).write_text(processor.chat_template, encoding="utf-8", newline="")
-    config = {
+    config: dict[str, Any] = {
         "format": FORMAT,
         "model" if isinstance(model, VLM) else "decoder": dataclasses.asdict(_self_contained(model)),
         "special_tokens": processor.special,
         "sha256": _digests(sorted(fresh.iterdir())),
     }
+    config["sha256"][CONFIG] = _config_digest(config)
     (fresh / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    _put_in_place(fresh, directory)
+
+
+def _put_in_place(fresh: Path, directory: Path) -> None:
+    """`fresh` becomes `directory`, with what else stands there (evaluations of the model before); killed between two steps, the
+    old one is where `find` looks, and the next call takes along what is left."""
     old = _old(directory)
     if directory.exists():
-        shutil.rmtree(old, ignore_errors=True)
+        _take_along(old, directory)
         os.replace(directory, old)
     os.replace(fresh, directory)
+    _take_along(old, directory)
+
+
+def _take_along(old: Path, directory: Path) -> None:
+    """Move out of `old` what is no part of its model and not in `directory`, and remove the rest."""
+    for entry in old.iterdir() if old.is_dir() else ():
+        if not (_OURS.fullmatch(entry.name) or (directory / entry.name).exists()):
+            os.replace(entry, directory / entry.name)
     shutil.rmtree(old, ignore_errors=True)
 
 
+def check_replaceable(directory: Path, key: str) -> None:
+    """Raise `ValueError` unless `directory` is not there, is empty, or holds a model, known by `key` in its config.json."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    config = directory / CONFIG
+    if not config.is_file() or key not in read_json(config):
+        raise ValueError(f"{directory} is there and is not a model of the kind to be written: it is not replaced")
+
+
 def _self_contained(model: VLM | TextDecoder) -> ModelConfig | DecoderConfig:
-    """The shape with what the encoder's library knew by the tag of its weights, which `load` leaves out."""
-    return dataclasses.replace(model.config, encoder=model.encoder.config) if isinstance(model, VLM) else model.config
+    """The shape with what the encoder's library knew by the tag of its weights, which `load` leaves out, and with the
+    rotary positions that the decoder has now."""
+    if not isinstance(model, VLM):
+        return model.config
+    return dataclasses.replace(model.config, encoder=model.encoder.config, decoder=model.decoder.config)
 
 
 def load(
@@ -95,9 +128,11 @@ def load(
             raise ValueError(f"{file} is not among the files whose SHA-256 {directory / CONFIG} gives")
     with on_meta():
         model: VLM | TextDecoder = VLM(shape) if isinstance(shape, ModelConfig) else TextDecoder(shape)
-    check_weights(model, {name: torch.empty(weights.shape(name), device="meta") for name in weights}, weights.source)
+    outline = {name: weights.outline(name) for name in weights}
+    check_weights(model, outline, weights.source)
     if device.type == "meta":
-        return model.to(dtype).eval(), processor
+        model.load_state_dict(outline, assign=True)
+        return (model if dtype is None else model.to(dtype)).eval(), processor
     _fill(model, weights, device, dtype)
     return model.eval(), processor
 
@@ -137,8 +172,16 @@ def find(path: str | Path) -> Path:
     for directory in (*places, *map(_old, places)):  # the old one: killed between the two renames of `save`
         if (directory / CONFIG).is_file() and any((directory / name).is_file() for name in (WEIGHTS, INDEX)):
             return directory
+    if Path(path).suffix == ".gguf" or _is_published(Path(path)):
+        raise ValueError(
+            f"{path} is a published model: vlm.interop.load reads it, and `python -m vlm.interop import` makes it ours"
+        )
     what = "has no finished stage yet" if (Path(path) / "config.yaml").is_file() else "is neither a run nor a model directory"
     raise ValueError(f"{path} {what}: no {WEIGHTS} there or in {Path(path) / 'model'}")
+
+
+def _is_published(path: Path) -> bool:
+    return (path / CONFIG).is_file() and "model_type" in read_json(path / CONFIG)
 
 
 def _old(directory: Path) -> Path:
@@ -162,7 +205,15 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a model's config: {' '.join(repr(error).split())}") from None
     if version not in READS:
         raise ValueError(f"{path} has format {version!r}; this version reads formats {', '.join(map(str, READS))}")
+    if version > 1 and config["sha256"].get(CONFIG) != _config_digest(config):
+        raise ValueError(f"{path} is damaged or was edited: its SHA-256 is not the one it gives")
     return config
+
+
+def _config_digest(config: dict[str, Any]) -> str:
+    """SHA-256 of what config.json says, but for this digest itself."""
+    others = {name: digest for name, digest in config["sha256"].items() if name != CONFIG}
+    return hashlib.sha256(json.dumps({**config, "sha256": others}, sort_keys=True).encode()).hexdigest()
 
 
 def _read_shape(kind: type, plain: dict, source: Path) -> ModelConfig | DecoderConfig:
@@ -190,6 +241,7 @@ def _read_processor(directory: Path, shape: ModelConfig | DecoderConfig, config:
 
 def _check_digests(directory: Path, wanted: dict[str, str], *, with_weights: bool) -> None:
     """Raise `ValueError` for the first listed file that is not there as it was written. The tokenizer is always listed."""
+    wanted = {name: digest for name, digest in wanted.items() if name != CONFIG}
     for name in wanted:
         if Path(name).name != name:
             raise ValueError(f"{directory / CONFIG} names the file {name!r}, which is not the name of a file beside it")

@@ -35,6 +35,12 @@ def nll_sum(states: Tensor, labels: Tensor, head: Tensor) -> Tensor:
     return sum((_chunk(s, y, head)[0] for s, y in _chunks(states, labels)), _zero(states))
 
 
+def token_logprobs(states: Tensor, labels: Tensor, head: Tensor) -> Tensor:
+    """[n, D] states, [n] labels → the log-probability [n] of each, in float32 or wider, without all logits at a time."""
+    parts = [_chosen(*_logits(s, head), y) for s, y in _chunks(states, labels)]
+    return torch.cat(parts) if parts else _zero(states).expand(0)
+
+
 class _LinearNLL(torch.autograd.Function):
     """Σ cross-entropy of the logits states · headᵀ, differentiable once in both."""
 
@@ -62,16 +68,25 @@ class _LinearNLL(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        of_states, of_head = (None if saved is None else saved * grad.to(saved.dtype) for saved in ctx.saved_tensors)
+        of_states, of_head = (None if saved is None else saved * grad for saved in ctx.saved_tensors)  # [] does not promote
         return of_states, None, of_head
 
 
 def _chunk(states: Tensor, labels: Tensor, head: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of [c, D] states: the summed loss [], the logits [c, V] and their log-normaliser [c, 1]."""
+    logits, normaliser = _logits(states, head)
+    return -_chosen(logits, normaliser, labels).sum(), logits, normaliser
+
+
+def _logits(states: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
     logits = F.linear(states, head)
     logits = logits.to(_wide(logits.dtype))
-    normaliser = logits.logsumexp(dim=-1, keepdim=True)
-    return (normaliser - logits.gather(1, labels[:, None])).sum(), logits, normaliser
+    return logits, logits.logsumexp(dim=-1, keepdim=True)
+
+
+def _chosen(logits: Tensor, normaliser: Tensor, labels: Tensor) -> Tensor:
+    """[c] log-probabilities of the labels."""
+    return (logits.gather(1, labels[:, None]) - normaliser)[:, 0]
 
 
 def _gradient(logits: Tensor, normaliser: Tensor, labels: Tensor) -> Tensor:

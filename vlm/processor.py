@@ -24,6 +24,7 @@ from vlm.sample import Image, Sample, Text, Video
 
 PAD, BOS, EOS, IMAGE = "<pad>", "<bos>", "<eos>", "<image>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE)
+BORDER = "\n"  # no token of a tokenizer that begins texts with a blank reaches across it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Processor:
 
     For a model of text alone `image` and `medium` are `None`: a picture or clip in a sample is then refused. `around` is a
     token that stands before and after each medium, once between two (Idefics). `chat_template` is the tokenizer's, in Jinja,
-    for `vlm.chat`.
+    for `vlm.chat`; `template_bos` is what it knows as `bos_token` where no other text begins with one.
     """
 
     def __init__(
@@ -56,18 +57,21 @@ class Processor:
         eos: str = EOS,
         medium: str | None = IMAGE,
         around: str | None = None,
+        template_bos: str | None = None,
         chat_template: str | None = None,
     ) -> None:
         if (image is None) != (medium is None):
             raise ValueError(f"an image transform and a medium token go together: {image} with {medium!r}")
         self.tokenizer, self.image, self.chat_template = tokenizer, image, chat_template
-        self.special = {"pad": pad, "bos": bos, "eos": eos, "medium": medium} | ({"around": around} if around else {})
+        self.special = {"pad": pad, "bos": bos, "eos": eos, "medium": medium}
+        self.special |= {name: t for name, t in (("around", around), ("template_bos", template_bos)) if t is not None}
         self.around = [self._id(around)] if around else []
         self.pad_id, self.eos_id = self._id(pad), self._id(eos)
         self.bos_id, self.image_id = (None if name is None else self._id(name) for name in (bos, medium))
         tokenizer.no_truncation()  # published tokenizer files may carry both
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # "<image>" typed by a user is text, not a picture
+        self.prepends = self.tokenize("a") != self.tokenize(f"{BORDER}a")[len(self.tokenize(BORDER)) :]
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -90,6 +94,10 @@ class Processor:
         except TypeError:
             raise ValueError(f"text is not valid Unicode: {text[:40]!a}") from None
 
+    def _continue(self, text: str) -> list[int]:
+        """The ids of a text that goes on from another, without the blank that some tokenizers (SentencePiece) begin with."""
+        return self.tokenize(BORDER + text)[len(self.tokenize(BORDER)) :] if self.prepends else self.tokenize(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Ids → text, special tokens left out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
@@ -104,7 +112,8 @@ class Processor:
                 case Text(special=True):
                     ids = [self._id(segment.text)]
                 case Text():
-                    ids = self.tokenize(segment.text)
+                    goes_on = index and isinstance(before_it := sample.segments[index - 1], Text) and not before_it.special
+                    ids = self._continue(segment.text) if goes_on else self.tokenize(segment.text)
                     if sample.framed and segment.learn and self._ends_turn(sample.segments[index + 1 :]):
                         ids = [*ids, self.eos_id]
                 case Image() | Video() if self.image is None:

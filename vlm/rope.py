@@ -7,7 +7,8 @@
 
 The table is made at run time from positions and config: there is no buffer to keep in step with them. Arithmetic is float32, in
 the order that the published models were trained with. `dynamic` goes by the length of each document alone, so a batch's other
-rows change nothing; what a cache has kept was turned by the length that its document had then.
+rows change nothing; what a cache has kept was made with the length that its document had then, as in transformers, so writing
+on past the original context is not the same as reading the whole again.
 
 B rows, T tokens, h head size.
 """

@@ -10,6 +10,7 @@ B rows, V vocabulary.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,8 @@ class Sampling:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
         _check("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 0, "0 or more")
-        _check("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or more")
+        possible = self.temperature == 0 or 1e-4 <= self.temperature < math.inf  # below, logits overflow
+        _check("temperature", self.temperature, possible, "0, or 0.0001 or more")
         _check("top_k", self.top_k, self.top_k >= 0, "0 or more")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
         _check("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1")
@@ -47,6 +49,8 @@ class Sampling:
         _check("num_samples", self.num_samples, self.num_samples >= 1, "1 or more")
         _check("num_beams", self.num_beams, self.num_beams >= 1, "1 or more")
         _check("length_penalty", self.length_penalty, math.isfinite(self.length_penalty), "finite")
+        if hasattr(self.seed, "__index__"):  # numpy's whole numbers, too
+            object.__setattr__(self, "seed", operator.index(self.seed))
         for seed in [self.seed] if isinstance(self.seed, int) else self.seed:
             _check("seed", seed, seed >= 0, "0 or more")
         self._check_together()
@@ -148,4 +152,4 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     ends = logits.double().softmax(dim=-1).cumsum(dim=-1)
     total = ends[:, -1:]
     below = torch.minimum(uniform[:, None] * total, total.nextafter(torch.zeros_like(total)))
-    return torch.searchsorted(ends, below, right=True)[:, 0]
+    return torch.searchsorted(ends, below, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)  # beyond: not a number

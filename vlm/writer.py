@@ -12,6 +12,7 @@ from vlm import generate as generation
 from vlm.batch import IGNORE, Batch
 from vlm.beam import beam_search
 from vlm.cache import Cache
+from vlm.losses import token_logprobs
 from vlm.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -64,6 +65,5 @@ class Writer:
     def score(self, batch: Batch) -> list[Tensor]:
         """The log-probability of each token to be predicted (a label that is not IGNORE), a tensor [learnt tokens] a row."""
         chosen = batch.labels != IGNORE
-        logits = generation.precise(self.decoder.logits(self.states(batch)[chosen]))  # of these alone: [B, T, V] may not fit
-        picked = logits.log_softmax(dim=-1).gather(1, batch.labels[chosen][:, None])[:, 0]
-        return list(picked.split(chosen.sum(dim=1).tolist()))
+        found = token_logprobs(self.states(batch)[chosen], batch.labels[chosen], self.decoder.head_weight)
+        return list(found.split(chosen.sum(dim=1).tolist()))

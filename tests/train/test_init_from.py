@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -149,3 +150,35 @@ def test_damaged_settings_of_a_vocabulary_are_named(text: str, tmp_path: Path) -
     with pytest.raises(ValueError, match=r"processor\.json is damaged") as caught:
         RunDirectory(tmp_path, config(tmp_path)).settings()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("model.fusion.sees=all", "fusion starts anew: .*sees"),
+        ("model.encoder.activation=relu", "encoder starts anew: .*activation"),
+    ],
+)
+def test_a_group_that_would_compute_something_else_starts_anew(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture, change: str, says: str
+) -> None:
+    train(tmp_path / "run", *STILL, change, init_from=str(finished))
+    assert re.search(says, capfd.readouterr().err)
+
+
+def test_a_decoder_that_would_compute_something_else_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"decoder differs from .* in top_k \(1, not 2\), norm_eps"):
+        train(tmp_path / "run", "model.decoder.top_k=1", "model.decoder.norm_eps=1.0e-3", init_from=str(finished))
+
+
+def test_balance_may_come_and_go(finished: Path, tmp_path: Path) -> None:
+    biased = train(tmp_path / "a", *STILL, "model.decoder.balance_bias_rate=0.001", init_from=str(finished))
+    plain = train(tmp_path / "b", *STILL, init_from=str(biased))
+    old, new = (load_file(run / "model" / "model.safetensors") for run in (finished, plain))
+    assert old.keys() == new.keys()
+
+
+def test_without_a_resampler_it_begins_too(finished: Path, text_model: Path, tmp_path: Path) -> None:
+    for name, source in (("a", finished), ("b", text_model)):
+        stage = "stages.align.train={fusion: 1.0}", "stages.tune.train={fusion: 1.0}"
+        assert vlm.load(train(tmp_path / name, *STILL, "model.resampler=null", *stage, init_from=str(source)))

@@ -78,3 +78,12 @@ def test_set_rope_changes_the_positions_and_the_config() -> None:
     assert model.config == again.config
     assert torch.equal(model(tokens), again(tokens))
     assert not torch.allclose(model(tokens), before)
+
+
+@pytest.mark.parametrize("fields", OPTIONS.values(), ids=OPTIONS)
+def test_positions_go_by_documents_unless_given(fields: dict) -> None:
+    model = decoder(**fields)
+    tokens, lengths = torch.randint(0, 40, (1, 12)), (5, 1, 6)
+    document = torch.repeat_interleave(torch.tensor([3, 0, -1]), torch.tensor(lengths))[None]
+    positions = torch.cat([torch.arange(n) for n in lengths])[None]
+    assert torch.equal(model(tokens, document=document), model(tokens, positions, document))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from vlm_fakes import image, picture
 
 from vlm import Image, Processor, Sample, Text, Video, chat_sample
@@ -266,3 +266,28 @@ def test_video_and_image_values_are_checked_by_the_processor():
     assert any(isinstance(s, Video) for s in sample.segments)
     with pytest.raises(ValueError, match="clip has 0 frames"):
         p.encode(sample)
+
+
+def sentencepiece_like() -> Tokenizer:
+    """Blanks as "▁", one before each text, as Llama 2's: normalizer and all."""
+    words = ["▁", "\n", *map(chr, range(33, 127)), "▁yes", "▁no", "yes"]
+    made = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[]))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)])
+    made.add_special_tokens(["<pad>", "<bos>", "<eos>", "<image>"])
+    return made
+
+
+def test_a_tokenizer_that_begins_texts_with_a_blank_does_so_once() -> None:
+    """transformers tokenizes what is between special tokens in one piece."""
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    tokenizer = sentencepiece_like()
+    reader = Processor(tokenizer, ImageTransform(16), chat_template=template)
+    ours = reader.encode(chat_sample(reader, conversation("a b", "c d", "e")))
+    tokenizer.encode_special_tokens = False
+    whole = tokenizer.encode("<bos>[INST] a b [/INST] c d<eos>[INST] e [/INST]", add_special_tokens=False).ids
+    assert list(ours.tokens) == whole
+    assert "".join(tokenizer.id_to_token(t) for t, learnt in zip(whole, ours.learn, strict=True) if learnt) == "▁c▁d<eos>"

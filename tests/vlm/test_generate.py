@@ -114,7 +114,7 @@ def test_sampled_logprobs_are_the_models_at_temperature_one(processor, model):
     assert out.logprobs[0] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"top_p": 1e-9, "temperature": 1.0}, {"temperature": 1e-9}])
+@pytest.mark.parametrize("options", [{"top_p": 1e-9, "temperature": 1.0}, {"temperature": 1e-4}])
 def test_a_nucleus_or_temperature_near_zero_is_greedy(processor, model, options):
     batch = processor(DOCUMENTS)
     assert model.generate(batch, max_new_tokens=5, **options).tokens == model.generate(batch, max_new_tokens=5).tokens
@@ -193,3 +193,26 @@ def test_a_decoder_alone_writes_as_the_model_without_pictures(processor, model):
     assert [t for t, _ in streamed] == model.generate(batch, max_new_tokens=5).tokens[0]
     learnt = processor([Sample((Text("learnt"),))])
     torch.testing.assert_close(model.decoder.score(learnt), model.score(learnt))
+
+
+def test_padding_on_the_left_is_refused(processor, model):
+    batch = processor(DOCUMENTS[:2])
+    document = batch.document.clone()
+    document[0, 0] = -1
+    with pytest.raises(ValueError, match="padded on the right"):
+        model.generate(dataclasses.replace(batch, document=document))
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"num_beams": 2}])
+def test_logits_that_are_not_finite_are_said(processor, options):
+    model = build()
+    torch.nn.init.constant_(model.decoder.norm.weight, float("nan"))
+    with pytest.raises(ValueError, match="are not finite"):
+        model.generate(processor(DOCUMENTS[:2]), **options)
+
+
+def test_a_seed_may_be_numpys(processor, model):
+    one, two = (
+        model.generate(processor(DOCUMENTS), temperature=1.0, seed=seed, max_new_tokens=3).tokens for seed in (3, np.int64(3))
+    )
+    assert one == two

@@ -181,3 +181,12 @@ def text_batch(tokens) -> Batch:
     positions = torch.arange(tokens.shape[1])[None]
     images = torch.zeros(0, 3, 16, 16, dtype=torch.uint8)
     return Batch(tokens, zeros - 100, positions, zeros, zeros - 1, none.reshape(0, 2), images, none, none.float())
+
+
+def test_texts_that_end_leave_room_for_those_that_go_on(processor, model):
+    """Ended by `ends` or by as many stop ids: the same search."""
+    stops = set(range(4, 250))
+    options = {"num_beams": 2, "length_penalty": 3.0, "max_new_tokens": 4}
+    by_ids = model.generate(processor(SHORT), stop_ids=sorted(stops), **options)
+    by_hook = model.generate(processor(SHORT), ends=lambda tokens: tokens[-1] in stops, **options)
+    assert by_hook.scores == pytest.approx(by_ids.scores)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from vlm_fakes import DOCUMENTS, build, byte_tokenizer, change
 
 import vlm
+from vlm.config import RopeScaling
 from vlm.load import CHAT_TEMPLATE, CONFIG, INDEX, TOKENIZER, WEIGHTS, build_processor
 
 
@@ -81,7 +82,7 @@ def test_shards_are_listed_hashed_and_read_back(saved, tmp_path, processor):
     shards = sorted(p.name for p in (tmp_path / "m").glob("*.safetensors"))
     assert len(shards) > 2 and shards[0] == f"model-00001-of-{len(shards):05}.safetensors"
     config = json.loads((tmp_path / "m" / CONFIG).read_text())
-    assert set(config["sha256"]) == {*shards, INDEX, TOKENIZER}
+    assert set(config["sha256"]) == {*shards, INDEX, TOKENIZER, CONFIG}
     sizes = {name: load_file(tmp_path / "m" / name) for name in shards}
     assert all(len(held) == 1 or sum(t.nbytes for t in held.values()) <= 20_000 for held in sizes.values())
     index = json.loads((tmp_path / "m" / INDEX).read_text())
@@ -161,3 +162,36 @@ def test_format_1_is_still_read():
     model, processor = vlm.load(Path(__file__).parent / "data" / "format-1")
     with torch.no_grad():
         assert model(processor(DOCUMENTS)).loss.item() == pytest.approx(6.385674953460693, abs=1e-5)
+
+
+def test_what_else_stands_there_stays(directory, processor):
+    """An evaluation of the model that is replaced, say."""
+    (directory / "eval").mkdir()
+    (directory / "eval" / "records.jsonl").write_text("{}\n")
+    (directory / "notes.txt").write_text("mine")
+    vlm.save(directory, build(), processor, max_shard_bytes=20_000)
+    vlm.save(directory, build(), processor)
+    assert (directory / "eval" / "records.jsonl").read_text() == "{}\n" and (directory / "notes.txt").read_text() == "mine"
+    assert not list(directory.glob("model-*")) and vlm.load(directory)
+
+
+def test_a_directory_of_other_things_is_not_replaced(tmp_path, processor):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="is not a model of the kind to be written"):
+        vlm.save(tmp_path, build(), processor)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_rotary_positions_set_by_hand_are_saved(tmp_path, processor):
+    model = build()
+    model.decoder.set_rope(500.0, RopeScaling("linear", 8.0))
+    vlm.save(tmp_path / "m", model, processor)
+    batch = processor(DOCUMENTS)
+    with torch.no_grad():
+        assert torch.equal(vlm.load(tmp_path / "m")[0](batch).logits, model(batch).logits)
+
+
+def test_on_meta_types_are_those_stored(tmp_path, processor):
+    vlm.save(tmp_path / "m", build().bfloat16(), processor)
+    model, _ = vlm.load(tmp_path / "m", device="meta", dtype=None)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16} and all(p.is_meta for p in model.parameters())

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from load_fakes import edit, refused
+from load_fakes import edit, refused, sign
 from safetensors.torch import load_file, save_file
 
 import vlm
@@ -39,7 +39,7 @@ def reindex(directory, change):
     (directory / INDEX).write_text(json.dumps(index))
     config = json.loads((directory / CONFIG).read_text())
     config["sha256"] |= {n: hashlib.sha256((directory / n).read_bytes()).hexdigest() for n in config["sha256"] if "/" not in n}
-    (directory / CONFIG).write_text(json.dumps(config))
+    sign(directory, config)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
@@ -185,3 +185,12 @@ def test_paths_without_a_model(tmp_path):
     refused(tmp_path / "nothing", "neither a run nor a model directory")
     (tmp_path / "config.yaml").write_text("")
     refused(tmp_path, "no finished stage yet")
+
+
+@pytest.mark.parametrize("change", [("10000.0", "90000.0"), ('"format": 2', '"format": 3'), ('"medium"', '"Medium"')])
+def test_a_changed_config_is_refused(directory, change):
+    path = directory / CONFIG
+    text = path.read_text()
+    assert change[0] in text
+    path.write_text(text.replace(*change))
+    refused(directory, CONFIG)

@@ -19,15 +19,13 @@ import torch
 
 from vlm.command import parser, run
 from vlm.files import read_json
-from vlm.interop.gguf import load_gguf
-from vlm.interop.gguf_text import read_gguf_text
-from vlm.interop.hf import export, load_hf
-from vlm.interop.idefics import AROUND
-from vlm.interop.text import TextFiles, read_text_files
+from vlm.interop import open as published
+from vlm.interop.hf import export
+from vlm.interop.text import TextFiles
 from vlm.interop.upcycle import upcycle
-from vlm.load import build_processor, load, save
+from vlm.load import check_replaceable, load, save
 from vlm.model import VLM, TextDecoder
-from vlm.processor import IMAGE, Processor
+from vlm.processor import Processor
 
 DTYPES = {"stored": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Opened = tuple[TextDecoder | VLM, Processor]
@@ -94,8 +92,9 @@ def _export(options: argparse.Namespace) -> None:
     with _step(f"reading {options.src}"):
         model, processor = load(options.src, dtype=DTYPES[options.dtype])
     model = model.decoder if options.decoder_only and isinstance(model, VLM) else model
-    bos, eos, pad = (processor.special[role] for role in ("bos", "eos", "pad"))
-    text = TextFiles(processor.tokenizer, processor.chat_template, bos, eos, pad, add_bos=bos is not None)
+    first, eos, pad = (processor.special[role] for role in ("bos", "eos", "pad"))
+    bos = first or processor.special.get("template_bos")
+    text = TextFiles(processor.tokenizer, processor.chat_template, bos, eos, pad, add_bos=first is not None)
     with _step(f"writing {options.dst}"):
         export(model, options.dst, options.family, text=text)
 
@@ -115,27 +114,10 @@ def _open(source: Path, dtype: torch.dtype | None, tokenizer: Path | None = None
     with _step(f"reading {source}"):
         if source.is_dir() and not _is_foreign(source):
             return load(source, dtype=dtype)
-        read_text, read_model = (read_text_files, load_hf) if source.is_dir() else (read_gguf_text, load_gguf)
         try:
-            text = read_text_files(tokenizer) if tokenizer else read_text(source)
-            model = read_model(source, dtype=dtype)
+            return published.load(source, dtype=dtype, tokenizer=tokenizer)
         except ImportError as error:  # an extra that is not installed; the line says which
             raise ValueError(str(error)) from None
-        return model, _processor(model, text, source)
-
-
-def _processor(model: TextDecoder | VLM, text: TextFiles, source: Path) -> Processor:
-    if text.eos is None:
-        raise ValueError(f"{source} does not say which token ends a text (eos)")
-    begins = text.add_bos or isinstance(model, VLM)  # Idefics' processor writes bos itself, whatever the tokenizer does
-    special = {"bos": text.bos if begins else None, "eos": text.eos, "pad": text.pad or text.eos, "medium": IMAGE}
-    if isinstance(model, VLM) and text.tokenizer.token_to_id(AROUND) is not None:
-        special["around"] = AROUND
-    processor = build_processor(model.config, text.tokenizer, special, text.chat_template)
-    rows = (model.decoder if isinstance(model, VLM) else model).config.vocab_size
-    if processor.vocab_size > rows:
-        raise ValueError(f"{source} has a tokenizer of {processor.vocab_size} tokens and a model of {rows}")
-    return processor
 
 
 def _save(directory: Path, model: TextDecoder | VLM, processor: Processor) -> None:
@@ -150,10 +132,7 @@ def _check_places(source: Path, destination: Path, key: str) -> None:
         raise ValueError(f"{source} is not there")
     if destination.resolve() == source.resolve():
         raise ValueError(f"{destination} is the source: give another destination")
-    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
-        return
-    if not destination.is_dir() or key not in _config(destination):
-        raise ValueError(f"{destination} is there and is not a model of the kind to be written: it is not replaced")
+    check_replaceable(destination, key)
 
 
 def _config(directory: Path) -> dict:

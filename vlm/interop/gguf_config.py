@@ -150,11 +150,26 @@ def _rope_scaling(file: GGUFFile, take: _Fields, head_dim: int) -> RopeScaling |
     return _validated(RopeScaling, yarn if kind == "yarn" else {"kind": "linear", "factor": factor}, file)
 
 
+def _borders(turns: np.ndarray, kept: np.ndarray) -> tuple[float, float]:
+    """Where a ramp through these points begins and ends; where few points stand on it, one of those that do."""
+    on = (kept > 1e-3) & (kept < 1 - 1e-3)
+    if on.sum() >= 2:
+        slope, offset = np.polyfit(turns[on], kept[on], 1)
+        return float(-offset / slope), float((1 - offset) / slope)
+    below = float(turns[kept <= 1e-3].max(initial=turns.min() / 2))
+    above = float(turns[kept >= 1 - 1e-3].min(initial=turns.max() * 2))
+    if not on.any():
+        return below, above
+    at, share = float(turns[on][0]), float(kept[on][0])
+    low = max(below, (at - share * above) / (1 - share))
+    return low, low + (at - low) / share
+
+
 def _llama3(file: GGUFFile, theta: float, head_dim: int, original: int = 8192) -> RopeScaling | None:
     """The scaling whose divisors of the frequencies are those in the file.
 
-    The share of a frequency that is kept is linear in it between two borders: they are those of Llama 3, or found by a fit, in
-    turns over `original` tokens, which may be any length. What they give is then held against the file.
+    The share of a frequency that is kept is linear in it between two borders: they are those of Llama 3, or found from the
+    points, in turns over `original` tokens, which may be any length. What they give is then held against the file.
     """
     if file.tensors["rope_freqs.weight"].shape != (head_dim // 2,):
         raise ValueError(f"{file.path}: rope_freqs.weight is not one number for each of {head_dim // 2} pairs")
@@ -166,12 +181,7 @@ def _llama3(file: GGUFFile, theta: float, head_dim: int, original: int = 8192) -
         return None
     turns = original / (2 * math.pi) * theta ** (-np.arange(0, head_dim, 2) / head_dim)
     kept = (1 / divisor - 1 / factor) / (1 - 1 / factor)
-    between = (kept > 1e-3) & (kept < 1 - 1e-3)
-    borders = [(1.0, 4.0)]
-    if between.sum() >= 2:
-        slope, offset = np.polyfit(turns[between], kept[between], 1)
-        borders.append((float(-offset / slope), float((1 - offset) / slope)))
-    for low, high in borders:
+    for low, high in ((1.0, 4.0), _borders(turns, kept)):
         if 0 < low < high and np.allclose(((turns - low) / (high - low)).clip(0, 1), kept, rtol=0, atol=1e-5):
             return RopeScaling("llama3", factor, original, low_freq_factor=low, high_freq_factor=high)
     raise ValueError(f"{file.path}: rope_freqs.weight is not a scaling as of Llama 3, the kind that is read")

@@ -87,6 +87,10 @@ def read_config(raw: Mapping, family: Family) -> DecoderConfig:
     for key, neutral in NEUTRAL.items():
         if raw.get(key) not in (None, neutral):
             raise ValueError(f"{key} {raw[key]!r:.60} is not supported")
+    if raw.get("use_sliding_window", family.values.get("use_sliding_window")) is False:
+        raw = {**raw, "sliding_window": None}  # whatever it says
+    if family.window == "all" and set(raw.get("layer_types") or ()) - {SLIDING if raw.get("sliding_window") else FULL}:
+        raise ValueError(f"layer_types of a {family.name} {raw['layer_types']!r:.60} is not supported: all layers are alike")
     file = validate(ConfigFile, {key: raw.get(key, default) for key, default in family.values.items()}, "")
     if file.hidden_act not in ACTIVATIONS:
         raise ValueError(f"hidden_act {file.hidden_act!r:.60} is not supported; there are {', '.join(ACTIVATIONS)}")
@@ -98,6 +102,7 @@ def read_config(raw: Mapping, family: Family) -> DecoderConfig:
         num_layers=file.num_hidden_layers,
         num_heads=file.num_attention_heads,
         num_kv_heads=file.num_key_value_heads or file.num_attention_heads,
+        context_length=file.max_position_embeddings,
         head_dim=None if head_dim * file.num_attention_heads == file.hidden_size else head_dim,
         attention_bias=file.attention_bias or family.attention_bias,
         query_key_norm=family.query_key_norm,
@@ -183,7 +188,7 @@ def write_config(config: DecoderConfig, family: Family, context_length: int | No
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,
-        "max_position_embeddings": stretched_length(config.rope_scaling, context_length),
+        "max_position_embeddings": stretched_length(config.rope_scaling, context_length or config.context_length),
         "hidden_act": next(theirs for theirs, ours in ACTIVATIONS.items() if ours == config.activation),
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tie_embeddings,

@@ -58,7 +58,7 @@ def read_rope(raw: Mapping, max_length: int, default_theta: float) -> tuple[floa
     file = validate(RopeFile, values, f"{key}.")
     if file.partial_rotary_factor not in (None, 1):
         raise ValueError(f"{key}.partial_rotary_factor {file.partial_rotary_factor} is not supported; only 1 is")
-    theta = validate(Number, raw.get("rope_theta") or default_theta, "rope_theta")
+    theta = validate(Number, default_theta if raw.get("rope_theta") is None else raw["rope_theta"], "rope_theta")
     try:
         return file.rope_theta or theta, _scaling(file, kind, raw, max_length)
     except ValueError as error:

@@ -85,7 +85,7 @@ def _nearest_file(model: VLM, additional: int, context_length: int | None) -> Co
         hidden_act=_theirs(ACTIVATIONS, decoder.activation),
         alpha_type="vector" if fusion.gate == "channel" else "float",
         rms_norm_eps=decoder.norm_eps,
-        max_position_embeddings=stretched_length(decoder.rope_scaling, context_length),
+        max_position_embeddings=stretched_length(decoder.rope_scaling, context_length or decoder.context_length),
         tie_word_embeddings=decoder.tie_embeddings,
         cross_layer_interval=layers[1] - layers[0] if len(layers) > 1 else decoder.num_layers,
         qk_layer_norms=fusion.query_key_norm,

@@ -21,7 +21,6 @@ from vlm.files import read_json, read_text, read_tokenizer, write_json, write_te
 
 TOKENIZER, SETTINGS, ROLES = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 TEMPLATE, TEMPLATE_JSON = "chat_template.jinja", "chat_template.json"
-MAX_TOKENIZER_BYTES = 128 << 20  # the largest published ones have 35 MB
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from vlm.meta import on_meta
 from vlm.model import VLM
 from vlm.moe import Experts, MoE
 
+MAX_EXPERTS = 1 << 12
 ROUTER_STD = 0.02  # of the new router's weights (Komatsuzaki et al., 2022, section 3)
 Model = TypeVar("Model", bound=TextDecoder | VLM)
 
@@ -65,8 +66,8 @@ def upcycle(
 def _config(config: DecoderConfig, experts: int, top_k: int, every: int) -> DecoderConfig:
     if config.num_experts > 1:
         raise ValueError(f"the model is a mixture of {config.num_experts} experts already: only a dense one can be upcycled")
-    if experts < 2:
-        raise ValueError(f"experts {experts} is not 2 or more")
+    if not 2 <= experts <= MAX_EXPERTS:
+        raise ValueError(f"experts {experts} is not between 2 and {MAX_EXPERTS}")
     if not 1 <= top_k <= experts:
         raise ValueError(f"top_k {top_k} is not between 1 and experts {experts}")
     if not 1 <= every <= config.num_layers:

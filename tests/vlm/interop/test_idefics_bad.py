@@ -87,7 +87,6 @@ def test_weights_that_do_not_fit_are_named_as_in_the_file(directory, tensors, sa
         ("fusion", {"pass_without_image": True}, "fusion.pass_without_image True"),
         ("fusion", {"sees": "all"}, "fusion.sees 'all'"),
         ("fusion", {"layers": (1, 3)}, "fusion.layers (1, 3)"),
-        ("fusion", {"layers": ()}, "fusion.layers ()"),
         ("fusion", {"norm_eps": 1e-3}, "fusion.norm_eps 0.001"),
         ("fusion", {"num_heads": 2}, "fusion.num_heads 2"),
         ("fusion", {"activation": "relu"}, "fusion.activation 'relu'"),
