@@ -151,6 +151,7 @@ def misfits(config: DecoderConfig, family: Family) -> list[str]:
     moe_layers = [i for i in range(config.num_layers) if config.is_moe(i)]
     keys, dense = family.values, len(moe_layers) < config.num_layers
     windows = {config.window(i) for i in range(config.num_layers)}
+    lone = config.num_experts == 1  # a mixture of one expert
     can = {
         "shifted_kv_heads": config.shifted_kv_heads == 0,
         "query_key_norm": config.query_key_norm == family.query_key_norm,
@@ -159,7 +160,7 @@ def misfits(config: DecoderConfig, family: Family) -> list[str]:
         "clip_qkv": "clip_qkv" in keys or config.clip_qkv is None,
         "sliding_window": windows == {None} or family.window != "none",
         "full_attention_layers": len(windows) == 1 or family.window != "all",
-        "num_experts": bool(moe_layers) == family.has_experts or "mlp_only_layers" in keys,
+        "num_experts": family.has_experts if moe_layers else "mlp_only_layers" in keys or not family.has_experts or lone,
         "dense_layers": not (moe_layers and dense and family.has_experts) or "mlp_only_layers" in keys,
         "dense_dim": len({config.ffn_dim(i) for i in range(config.num_layers) if i not in moe_layers}) <= 1,
         "shared_dim": not moe_layers or config.shared_dim == 0,

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -210,11 +211,22 @@ def export_text(
     config = write_config(model.config, chosen, context_length)
     config["torch_dtype"] = str(model.embedding.weight.dtype).removeprefix("torch.")
     config |= {f"{role}_token_id": None if text is None else text.id(role) for role in ("bos", "eos", "pad")}
-    named = ((name, view) for _, views in _parts(model, chosen, Form.of(chosen)) for name, view in views().items())
+    lone = chosen.has_experts and model.config.num_experts == 1 and "mlp_only_layers" not in chosen.values
+    form = dataclasses.replace(Form.of(chosen), lone=lone)
+    named = chain(
+        ((name, view) for _, views in _parts(model, chosen, form) for name, view in views().items()),
+        _lone_routers(model, form) if lone else (),
+    )
     write_weights(directory, named, max_shard_bytes)
     if text is not None:
         write_text_files(directory, text)
     write_json(directory / "config.json", config)
+
+
+def _lone_routers(model: TextDecoder, form: Form) -> Iterator[tuple[str, Tensor]]:
+    """What a mixture of one expert has, and a dense layer does not: the softmax of one logit is 1, whatever it is."""
+    for i in range(model.config.num_layers):
+        yield f"{form.prefix}layers.{i}.{form.block}.gate.weight", model.embedding.weight.new_zeros(1, model.config.dim)
 
 
 def _choose(model: TextDecoder, name: str | None) -> Family:

@@ -228,7 +228,7 @@ def test_export_finds_the_family(fields, family, tmp_path):
         ({"num_experts": 3, "normalize_top_k": False}, "mixtral", "normalize_top_k False"),
         ({"num_experts": 3, "ffn_bias": True}, None, "ffn_bias True"),
         ({"num_experts": 3}, "llama", "num_experts 3"),
-        ({}, "olmoe", "num_experts 1"),
+        ({}, "olmoe", "query_key_norm none"),
         ({"query_key_norm": "head"}, "llama", "query_key_norm head"),
         ({"sliding_window": 3}, "llama", "sliding_window 3"),
         ({"sliding_window": 3, "full_attention_layers": (0,)}, "mistral", "full_attention_layers (0,)"),
@@ -255,3 +255,31 @@ def test_max_position_embeddings_is_what_scaling_or_the_caller_says(tmp_path):
     assert json.loads((tmp_path / "c" / "config.json").read_text())["max_position_embeddings"] == 77
     export(decoder(rope_scaling=RopeScaling("llama3", 4.0, 100)), tmp_path / "d")
     assert json.loads((tmp_path / "d" / "config.json").read_text())["max_position_embeddings"] == 400
+
+
+@pytest.mark.parametrize(
+    ("kind", "one"), [("mixtral", "num_local_experts"), ("olmoe", "num_experts"), ("qwen3_moe", "num_experts")]
+)
+def test_a_mixture_of_one_expert_goes_both_ways(tmp_path, kind, one):
+    fields = {**(MIXTURE if kind != "mixtral" else {}), one: 1, "num_experts_per_tok": 1}
+    theirs = hf_fakes.make(kind, fields)
+    ours = load_hf(hf_fakes.save(theirs, tmp_path / "a"))
+    export(ours, tmp_path / "b", kind)
+    tokens = rows()
+    for a, b in zip(hf_fakes.logits(theirs, tokens), hf_fakes.logits(hf_fakes.read(tmp_path / "b"), tokens), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_a_mistral_whose_layers_differ_is_refused(tmp_path):
+    directory = hf_fakes.save(hf_fakes.make("mistral", {"sliding_window": 4}), tmp_path)
+    rewrite_config(directory, lambda raw: raw.update(layer_types=["full_attention", *["sliding_attention"] * 2]))
+    with pytest.raises(ValueError, match="layer_types of a mistral"):
+        load_hf(directory)
+
+
+def test_the_context_length_comes_back(tmp_path):
+    ours = load_hf(hf_fakes.save(hf_fakes.make("llama", {"max_position_embeddings": 777}), tmp_path / "a"))
+    export(ours, tmp_path / "b")
+    assert (
+        ours.config.context_length == json.loads((tmp_path / "b" / "config.json").read_text())["max_position_embeddings"] == 777
+    )
