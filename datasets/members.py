@@ -2,7 +2,8 @@
 
 `{key}.json` is `{"segments": [{"text": "…", "learn": true}, {"image": "0.png"}, {"video": ["1.png"], "times": [0.0]}]}`, and
 every frame stands beside it as `{key}.0.png`, `{key}.1.jpg`, …; `id` and `meta` keep what the sample carried. Also read: the
-usual pairs of an image and `{key}.txt`, its caption, and a `{key}.txt` alone. Frames keep their bytes; nothing is decoded.
+usual pairs of an image and its caption, `{key}.txt` or `caption` in `{key}.json` as img2dataset writes them, and a `{key}.txt`
+alone. Frames keep their bytes; nothing is decoded.
 """
 
 from __future__ import annotations
@@ -56,9 +57,17 @@ def from_members(key: str, members: Mapping[str, bytes], source: str) -> Sample:
         meta = record.get("meta")
         return Sample(segments, str(record.get("id") or key), source, meta if isinstance(meta, dict) else {})
     pictures = tuple(Image(members[ext]) for ext in PICTURES if ext in members)
-    if "txt" not in members:
+    caption = _text(key, members["txt"]) if "txt" in members else record.get("caption") if pictures else None
+    if not isinstance(caption, str):
         raise BadSample("unknown layout", f"{key}: neither segments nor a text among {', '.join(sorted(members))}")
-    return Sample((*pictures, Text(members["txt"].decode("utf-8", "replace"))), key, source)
+    return Sample((*pictures, Text(caption)), key, source)
+
+
+def _text(key: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadSample("not UTF-8", f"{key}: {error}") from None
 
 
 def _record(key: str, data: bytes) -> dict:

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from tqdm import tqdm
 from datasets.build import nearest
 from datasets.convert import CONVERTERS
 from datasets.convert.common import Skips
-from datasets.shards import ShardWriter
-from vlm.sample import Image, Sample
+from datasets.members import to_members
+from datasets.shards import MAX_SAMPLE, ShardWriter
+from vlm.sample import Image, Sample, Video
 
-EXAMPLE = "example:\n  python -m datasets.convert chartqa ../shared/data/chartqa data/chartqa"
+EXAMPLE = "example:\n  python -m datasets.convert {0} ../shared/data/{0} data/{0}"
+MAX_SETS = 500  # sets of shards at once: each keeps a file open
+TAR = 2048  # bytes around a member at most: headers and padding
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +54,7 @@ def run(name: str, src: Path, dst: Path, **options) -> dict:
     if dst.resolve().is_relative_to(src.resolve()):
         raise ValueError(f"DST {dst} lies in SRC {src}: what is converted would be converted again")
     skips = Skips()
-    samples = CONVERTERS[name].convert(src, skips, **options)
+    samples = _readable(CONVERTERS[name].convert(src, skips, **options), skips)
     kept = write(tqdm(samples, unit=" samples", disable=not sys.stderr.isatty()), dst)
     summary = {"converter": name, "options": options, "kept": kept, "skipped": skips.summary()}
     (dst / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -62,24 +65,41 @@ def write(samples: Iterable[Sample], dst: Path) -> dict[str, dict]:
     """Samples → one set of shards for each source. Returns what each holds."""
     writers: dict[str, ShardWriter] = {}
     images: Counter[str] = Counter()
+    clips: Counter[str] = Counter()
     with ExitStack() as stack:
         for sample in samples:
             if sample.source not in writers:
+                if len(writers) == MAX_SETS:
+                    raise ValueError(f"SRC makes more than {MAX_SETS} sets of shards, one for each file: convert it in parts")
                 writers[sample.source] = stack.enter_context(ShardWriter(dst, sample.source))
             writers[sample.source].write(sample)
             images[sample.source] += sum(isinstance(segment, Image) for segment in sample.segments)
+            clips[sample.source] += sum(isinstance(segment, Video) for segment in sample.segments)
     if not writers:
         raise ValueError("nothing could be used")
-    return {s: {"samples": w.samples, "images": images[s], "shards": w.shards} for s, w in sorted(writers.items())}
+    return {
+        s: {"samples": w.samples, "images": images[s], "clips": clips[s], "shards": w.shards}
+        for s, w in sorted(writers.items())
+    }
+
+
+def _readable(samples: Iterable[Sample], skips: Skips) -> Iterator[Sample]:
+    """Those that fit what a reader of shards takes."""
+    for sample in samples:
+        if sum(len(data) + TAR for data in to_members(sample).values()) <= MAX_SAMPLE:
+            yield sample
+        else:
+            skips.add("sample too large", sample.key)
 
 
 def _parser() -> argparse.ArgumentParser:
-    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXAMPLE}
-    parser = argparse.ArgumentParser(prog="python -m datasets.convert", description=__doc__, **style)
+    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    epilog = EXAMPLE.format("chartqa")
+    parser = argparse.ArgumentParser(prog="python -m datasets.convert", description=__doc__, epilog=epilog, **style)
     names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
     for name, converter in CONVERTERS.items():
         about = sys.modules[converter.convert.__module__].__doc__
-        one = names.add_parser(name, help=converter.about, description=about, **style)
+        one = names.add_parser(name, help=converter.about, description=about, epilog=EXAMPLE.format(name), **style)
         one.add_argument("src", type=Path, metavar="SRC", help="the official layout")
         one.add_argument("dst", type=Path, metavar="DST", help="folder for the shards")
         converter.arguments(one)
@@ -88,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show(summary: dict) -> None:
     for source, kept in summary["kept"].items():
-        print(f"{source}: {kept['samples']:,} samples with {kept['images']:,} images in {len(kept['shards'])} shards")
+        clips = f" and {kept['clips']:,} clips" if kept["clips"] else ""
+        print(f"{source}: {kept['samples']:,} samples with {kept['images']:,} images{clips} in {len(kept['shards'])} shards")
     for reason, skipped in summary["skipped"].items():
         print(f"skipped, {reason}: {skipped['count']:,} (such as {skipped['examples'][0]})")
     if not summary["skipped"]:

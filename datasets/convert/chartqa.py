@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.convert.common import Skips, read_image, read_rows
+from datasets.convert.common import Skips, folder_inside, inside, read_image, read_rows
 from vlm.prompt import question
 from vlm.sample import Image, Sample
 
@@ -36,10 +36,10 @@ def convert(src: Path, skips: Skips, *, split: str | None = None) -> Iterator[Sa
 
 
 def _files(src: Path, split: str) -> dict[str, Path]:
-    if not (src / split / "png").is_dir():
+    if not folder_inside(src, f"{split}/png"):
         return {}
-    paths = {part: src / split / f"{split}_{part}.json" for part in PARTS}
-    return {part: path for part, path in paths.items() if path.is_file()}
+    paths = {part: inside(src, f"{split}_{part}.json", split) for part in PARTS}
+    return {part: path for part, path in paths.items() if path}
 
 
 def _part(path: Path, split: str, part: str, skips: Skips) -> Iterator[Sample]:
@@ -54,7 +54,7 @@ def _part(path: Path, split: str, part: str, skips: Skips) -> Iterator[Sample]:
         elif not isinstance(rationale, str):
             skips.add("no rationale", where)
             continue
-        data = read_image(path.parent / "png", row.get("imgname"), skips)
+        data = read_image(path.parent, row.get("imgname"), skips, folders=("png",))
         if data is None:
             continue
         worked = rationale and rationale.strip()

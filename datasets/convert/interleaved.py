@@ -12,7 +12,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.convert.common import Skips, inside, read_image, read_rows
+from datasets.convert.common import Skips, listed, read_image, read_rows, root_of, source_of
+from datasets.shards import MAX_SAMPLE
 from vlm.sample import Image, Sample, Segment, Text
 
 ENDINGS = (".json", ".jsonl", ".jsonl.gz")
@@ -24,20 +25,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def convert(src: Path, skips: Skips, *, alt: bool = True) -> Iterator[Sample]:
     """A sample a page, all its text learnt. Raises `ValueError` when no file has the lists."""
-    root = src if src.is_dir() else src.parent
-    files = sorted(p for p in src.iterdir() if p.name.endswith(ENDINGS)) if src.is_dir() else [src]
-    seen = False
-    for path in files:
+    root, seen = root_of(src), False
+    for path in listed(src, ENDINGS):
         for where, row in read_rows(path, skips):
             texts, images = row.get("texts"), row.get("images")
             if not isinstance(texts, list) or not isinstance(images, list) or len(texts) != len(images):
                 skips.add("no parallel texts and images", where)
                 continue
             seen = True
-            segments = tuple(_segments(root, texts, images, alt, skips))
+            try:
+                segments = tuple(_segments(root, texts, images, alt, skips))
+            except ValueError as error:
+                skips.add(str(error), where)
+                continue
             if any(isinstance(s, Text) for s in segments):
                 name = row.get("id")
-                yield Sample(segments, key=name if isinstance(name, str) else where, source=path.name.split(".")[0])
+                yield Sample(segments, key=name if isinstance(name, str) else where, source=source_of(path))
             else:
                 skips.add("page without text", where)
     if not seen:
@@ -45,6 +48,8 @@ def convert(src: Path, skips: Skips, *, alt: bool = True) -> Iterator[Sample]:
 
 
 def _segments(root: Path, texts: list, images: list, alt: bool, skips: Skips) -> Iterator[Segment]:
+    """Raises `ValueError` when the pictures together are more than a sample may hold."""
+    room = MAX_SAMPLE  # bytes
     before = ""  # what parts a text from the text before it
     for text, image in zip(texts, images, strict=True):
         if isinstance(text, str) and text.strip():
@@ -52,16 +57,13 @@ def _segments(root: Path, texts: list, images: list, alt: bool, skips: Skips) ->
             before = "\n\n"
         if image is not None:
             name, description = (image.get("file"), image.get("alt")) if isinstance(image, dict) else (image, None)
-            data = read_image(_root(root, name), name, skips)
+            data = read_image(root, name, skips, folders=("images", ""))
             if data is None:
                 continue
+            room -= len(data)
+            if room < 0:
+                raise ValueError("sample too large")
             yield Image(data)
             if alt and isinstance(description, str) and description.strip():
                 yield Text(description.strip())
             before = "\n\n"
-
-
-def _root(root: Path, name: object) -> Path:
-    """The folder that the name belongs to."""
-    folder = root / "images"
-    return folder if isinstance(name, str) and inside(folder, name) else root

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.convert.common import Skips, read_rows
+from datasets.convert.common import Skips, read_rows, source_of
 from datasets.text import chunks
 from vlm.sample import Sample, Text
 
@@ -79,4 +79,4 @@ def _file(path: Path, name: str, skips: Skips) -> Iterator[tuple[str, str]]:
 
 def _source(path: Path, src: Path) -> str:
     """Rows keep their file's name; the files of a tree share the tree's."""
-    return path.name.split(".")[0] if path.name.endswith(ROWS) or src.is_file() else src.resolve().name
+    return source_of(path) if path.name.endswith(ROWS) or src.is_file() else src.resolve().name

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from convert_fakes import convert, put, read
 
+from datasets.convert import CONVERTERS
 from datasets.convert.__main__ import main, write
-from datasets.shards import ShardSource
 from vlm.sample import Image, Sample, Text
 
 PIXEL = bytes.fromhex(
@@ -15,12 +16,6 @@ PIXEL = bytes.fromhex(
 )
 REAL = Path(os.environ.get("VLM_DATA", "../shared/data"))
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data at {REAL} (VLM_DATA)")
-
-
-def put(path: Path, content) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return path
 
 
 @pytest.fixture
@@ -39,16 +34,6 @@ def chartqa(tmp_path):
     return src
 
 
-def convert(name, src, dst, *options) -> dict:
-    assert main([name, str(src), str(dst), *options]) == 0
-    return json.loads((dst / "summary.json").read_text())
-
-
-def read(path) -> list:
-    source = ShardSource(path, shuffle=False)
-    return [source.get(0, i) for i in range(len(source))]
-
-
 def test_chartqa(chartqa, tmp_path, capsys):
     dst = tmp_path / "dst"
     summary = convert("chartqa", chartqa, dst)
@@ -64,6 +49,22 @@ def test_chartqa(chartqa, tmp_path, capsys):
     (worked,) = read(dst / "train_rationales-*.tar")
     assert [s.text for s in worked.segments[1:]] == ["Question: How many?\nReason:", " One, two, three.\nAnswer: 3"]
     assert "skipped, image missing: 3 (such as" in capsys.readouterr().out
+
+
+def test_links_that_lead_out_of_src_are_not_followed(chartqa, tmp_path):
+    outside = tmp_path / "outside"
+    (chartqa / "test").rename(outside)
+    (chartqa / "test").symlink_to(outside)
+    (chartqa / "train/png/3.png").symlink_to(outside / "png/1.png")
+    summary = convert("chartqa", chartqa, tmp_path / "dst")
+    assert "test" not in summary["kept"] and summary["skipped"]["image missing"]["count"] == 3
+    page = {"texts": ["One.", None], "images": [None, "1.png"]}
+    put(tmp_path / "pages/a.json", [page])
+    put(outside / "b.json", [page])
+    (tmp_path / "pages/b.json").symlink_to(outside / "b.json")
+    (tmp_path / "pages/images").symlink_to(outside / "png")
+    summary = convert("interleaved", tmp_path / "pages", tmp_path / "dst2")
+    assert {name: (k["samples"], k["images"]) for name, k in summary["kept"].items()} == {"a": (1, 0)}
 
 
 def test_one_split(chartqa, tmp_path):
@@ -152,10 +153,10 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys
 
 
 def test_help_shows_a_real_example(capsys):
-    for arguments in (["--help"], ["text", "--help"]):
+    for arguments in (["--help"], *([name, "--help"] for name in CONVERTERS)):
         with pytest.raises(SystemExit, match="0"):
             main(arguments)
-        assert "python -m datasets.convert chartqa" in capsys.readouterr().out
+        assert f"python -m datasets.convert {'chartqa' if len(arguments) == 1 else arguments[0]} " in capsys.readouterr().out
 
 
 @real
