@@ -1,7 +1,8 @@
 """Sources and mixtures from plain specifications, as a configuration file writes them.
 
-`{kind: stdlib, bytes: 1000000, weight: 1, epochs: 4}`: `kind` chooses the class, `weight` and `epochs` belong to the mixture,
-and everything else goes to the class by name. A misspelt kind or argument is a `ValueError` that names the nearest valid one.
+`{kind: stdlib, bytes: 1000000, weight: 1, epochs: 4}`: `kind` chooses the class, `weight`, `epochs` and `used_up` belong to the
+mixture, and everything else goes to the class by name. A misspelt kind or argument is a `ValueError` that names the nearest
+valid one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from types import UnionType
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from datasets.mixture import Mixture
+from datasets.remote import is_remote
 from datasets.source import Source
 from datasets.text import StdlibSource
 
@@ -76,15 +78,18 @@ def _check_types(kind: str, make: Callable[..., Source], options: Mapping) -> No
             raise ValueError(f"argument {name!r} of source kind {kind!r} is {value!r}: want {wanted}")
 
 
-def _under(root: Path, path: str | Sequence[str]) -> Path | list[Path]:
-    return root / path if isinstance(path, str | Path) else [root / one for one in path]
+def _under(root: Path, path: str | Sequence[str]) -> str | Path | list[str | Path]:
+    if isinstance(path, str | Path):
+        return path if is_remote(path) else root / path
+    return [one if is_remote(one) else root / one for one in path]
 
 
 def build_mixture(specs: Sequence[Mapping], *, data_root: str | Path = ".", seed: int = 0) -> Mixture:
-    """Sources with their `weight` (1) and `epochs` (null: endless)."""
-    plain = [{k: v for k, v in spec.items() if k not in ("weight", "epochs")} for spec in specs]
+    """Sources with their `weight` (1), `epochs` (null: endless) and `used_up` ("drop": what happens then)."""
+    plain = [{k: v for k, v in spec.items() if k not in ("weight", "epochs", "used_up")} for spec in specs]
     sources = [build_source(spec, data_root=data_root, seed=seed) for spec in plain]
-    return Mixture(sources, [spec.get("weight", 1.0) for spec in specs], [spec.get("epochs") for spec in specs])
+    weights, epochs = [spec.get("weight", 1.0) for spec in specs], [spec.get("epochs") for spec in specs]
+    return Mixture(sources, weights, epochs, [spec.get("used_up", "drop") for spec in specs])
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:

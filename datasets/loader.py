@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from datasets.counts import Counts
 from datasets.mixture import Mixture
-from datasets.pack import Counts, Lane
+from datasets.pack import Lane
 from vlm.batch import Batch
 from vlm.processor import Processor
 
@@ -114,7 +116,7 @@ class _Lanes(IterableDataset):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         share, rows = len(self.lanes), len(self.lanes) // self.micro_batches
         mine = range(share * worker // workers, share * (worker + 1) // workers)
-        reported: set[tuple[str, str]] = set()
+        reported: Counter[tuple[str, str]] = Counter()
         lanes = [self._lane(self.lanes[i], reported) for i in mine]
         groups: dict[int, list[Lane]] = {}
         for i, lane in zip(mine, lanes, strict=True):
@@ -127,7 +129,7 @@ class _Lanes(IterableDataset):
                 raise
             yield error  # given on as it is: DataLoader would bury its one line in a traceback
 
-    def _lane(self, lane: int, reported: set[tuple[str, str]]) -> Lane:
+    def _lane(self, lane: int, reported: Counter[tuple[str, str]]) -> Lane:
         return Lane(self.mixture, self.processor, lane=lane, state=self.state.get(lane), reported=reported, **self.options)
 
     def _part(self, groups: dict[int, list[Lane]]) -> _Part:

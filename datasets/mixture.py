@@ -3,13 +3,15 @@
 Each draw goes to the source that is furthest behind its share (largest share · (n + 1) - count, ties by order). That rule is
 laid out once as a schedule of 10,000 draws (more for very small shares) and repeated, so draw n is found directly, at the
 same cost for the first and the billionth: a rank, a worker or a resumed run jumps to its draws without walking there.
-A source whose epochs are used up leaves, and the others share what remains in proportion to their weights.
+What happens when a source's epochs are used up is said for each: it leaves, and the others share what remains in proportion to
+their weights (`drop`); the mixture ends there (`stop`); or it goes on in a new order each epoch (`repeat`). Weights are shares
+of the samples drawn; `by_tokens` makes them shares of tokens.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from datasets.source import Source
 
+USED_UP = ("drop", "stop", "repeat")
 _PERIOD, _LONGEST_PERIOD = 10_000, 1_000_000
 _LEAST = 10  # draws of every source in one period, so that rounding moves a share by under 10 %
 
@@ -53,24 +56,35 @@ class _Stretch:
 
 
 class Mixture:
-    """`sources` by `weights` (any positive numbers), each seen for `epochs` (`None` = endlessly).
+    """`sources` by `weights` (any positive numbers), each seen for `epochs` (`None` = endlessly), then what `used_up` says.
 
     Raises `ValueError` for an empty mixture, a weight or a number of epochs that is not positive, a source without samples
     or two sources of one name. Fractions of an epoch are allowed: 0.5 uses half of the samples.
     """
 
     def __init__(
-        self, sources: Sequence[Source], weights: Sequence[float], epochs: Sequence[float | None] | None = None
+        self,
+        sources: Sequence[Source],
+        weights: Sequence[float],
+        epochs: Sequence[float | None] | None = None,
+        used_up: Sequence[str] | None = None,
     ) -> None:
         self.sources, self.weights = tuple(sources), tuple(weights)
         self.epochs = tuple(epochs) if epochs is not None else (None,) * len(self.sources)
+        self.used_up = tuple(used_up) if used_up is not None else ("drop",) * len(self.sources)
         self._check()
-        self.limits = [None if e is None else round(e * len(s)) for s, e in zip(self.sources, self.epochs, strict=True)]
+        specs = zip(self.sources, self.epochs, self.used_up, strict=True)
+        self.limits = [None if e is None or then == "repeat" else round(e * len(s)) for s, e, then in specs]
         self._stretches, self.size = self._lay_out()
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(source.name for source in self.sources)
+
+    def by_tokens(self, tokens_per_sample: Mapping[str, float]) -> Mixture:
+        """The same sources, drawn so that the weights are shares of tokens; `tokens_per_sample` by name (see `mean_tokens`)."""
+        weights = [w / tokens_per_sample[name] for w, name in zip(self.weights, self.names, strict=True)]
+        return Mixture(self.sources, weights, self.epochs, self.used_up)
 
     def draw(self, n: int) -> Draw | None:
         """The n-th draw, or `None` when all sources are used up before it."""
@@ -90,7 +104,7 @@ class Mixture:
     def _check(self) -> None:
         if not self.sources:
             raise ValueError("the mixture is empty: it needs at least one source")
-        if not len(self.sources) == len(self.weights) == len(self.epochs):
+        if not len(self.sources) == len(self.weights) == len(self.epochs) == len(self.used_up):
             counts = f"{len(self.sources)} sources, {len(self.weights)} weights, {len(self.epochs)} epochs"
             raise ValueError(f"the mixture needs one weight and one number of epochs for each source, not {counts}")
         for name, source, weight, epochs in zip(self.names, self.sources, self.weights, self.epochs, strict=True):
@@ -104,6 +118,11 @@ class Mixture:
                 raise ValueError(f"source {name!r} has no samples")
             if epochs is not None and not round(epochs * len(source)):
                 raise ValueError(f"epochs of source {name!r} is {epochs}: that is none of its {len(source)} samples")
+        for name, epochs, then in zip(self.names, self.epochs, self.used_up, strict=True):
+            if then not in USED_UP:
+                raise ValueError(f"used_up of source {name!r} is {then!r}: it must be one of {', '.join(USED_UP)}")
+            if then == "stop" and epochs is None:
+                raise ValueError(f"used_up of source {name!r} is 'stop', but it has no epochs after which it could be used up")
         for name, weight in zip(self.names, self.weights, strict=True):
             if weight / sum(self.weights) * _LONGEST_PERIOD < _LEAST:
                 raise ValueError(f"weight of source {name!r} is {weight}: under 1/100,000 of the mixture")
@@ -123,6 +142,8 @@ class Mixture:
                 return stretches, None
             start = min(ends)
             base = stretch.counts(start)
+            if any(then == "stop" and base[i] == self.limits[i] for i, then in enumerate(self.used_up)):
+                return stretches, start
 
     def _stretch(self, start: int, base: np.ndarray, left: list[int]) -> _Stretch:
         schedule, before = schedule_of([self.weights[i] for i in left])

@@ -4,8 +4,9 @@ A lane takes its own draws of the mixture, keeps a small window of tokenized doc
 document first, then whichever fits whole, oldest first (first-fit). What is left at a row's end is filled by cutting plain
 text, which goes on in a later row. Plain means that all text is learnt: prose, code, interleaved pages. A document with given
 text, such as a question, is never parted from its answer: it stays whole, or loses its end when it is longer than a row.
-Documents with images are cut only when no row could hold them, before an image where one stands in the later half.
-A piece that continues a document starts new positions and sees none of the images before the cut.
+Plain documents with images are cut for a row's end, too, but only before an image or in the text before the first: an image
+keeps with its text. Only where no row could hold it a document is cut elsewhere, before an image where one stands in the later
+half. A piece that continues a document starts new positions and sees none of the images before the cut.
 """
 
 from __future__ import annotations
@@ -13,98 +14,85 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from datasets.counts import Counts, Skip
+from datasets.document import piece, read_part
 from datasets.mixture import Draw, Mixture
 from datasets.source import BadSample, permuted
 from vlm.processor import Encoded, Processor
-from vlm.sample import Text, Video
 
 MIN_PIECE = 16  # tokens: shorter gaps at a row's end stay padding
 MAX_BAD = 1000  # samples in a row that cannot be used, after which a lane gives up
-MAX_FRAMES = 1024  # of one document: all are decoded while it waits
+EXAMPLES = 5  # bad samples of each source and reason that are told in full
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Counts:
-    """What went into some rows, and what did not. `+=` adds two of them."""
-
-    tokens: int = 0
-    learnt: int = 0  # labels that are not IGNORE
-    images: int = 0  # frames
-    documents: int = 0  # begun in these rows
-    cuts: int = 0  # pieces that end before their document does
-    truncated: int = 0  # documents that lost their end
-    drawn: Counter[str] = field(default_factory=Counter)  # by source, skipped ones included
-    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (source, reason)
-
-    def __iadd__(self, other: Counts) -> Counts:
-        for f in dataclasses.fields(self):
-            setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
-        return self
-
-
 @dataclass(slots=True)
 class Pending:
-    """What is left of a drawn document: `document` starts at token `offset` of the whole."""
+    """What is left of one part of a drawn document (datasets/document.py): it starts at token `offset` of the part."""
 
     draw: Draw
     offset: int
     document: Encoded
     plain: bool
+    key: str
+    part: int
+    parts: int
 
     @property
     def frames(self) -> int:
         return sum(len(pixels) for _, pixels, _ in self.document.media)
 
 
-def piece(document: Encoded, start: int, stop: int) -> Encoded:
-    """Tokens [start, stop) with the media among them, as a document of its own."""
-    media = tuple((p - start, pixels, times) for p, pixels, times in document.media if start <= p < stop)
-    return Encoded(document.tokens[start:stop], document.learn[start:stop], media)
-
-
 class Lane:
     """Lane `lane` of `lanes`: one draw of each round of `lanes` draws of the mixture → rows of `length` tokens.
 
     `max_images` bounds the frames a row; `window` the documents that wait. `state` is what `state()` gave. The first bad sample
-    of each source and reason is named in the log; `reported` remembers them, and lanes may share it.
+    of each source and reason is named in the log, the first few in the counts; `reported` remembers how many, and lanes may
+    share it.
     """
 
     def __init__(
         self, mixture: Mixture, processor: Processor, *, lane: int, lanes: int, length: int, max_images: int = 64,
-        window: int = 8, state: dict | None = None, reported: set[tuple[str, str]] | None = None,
+        window: int = 8, state: dict | None = None, reported: Counter[tuple[str, str]] | None = None,
     ) -> None:  # fmt: skip
         self.mixture, self.processor = mixture, processor
         self.lane, self.lanes, self.length, self.max_images, self.window = lane, lanes, length, max_images, window
-        self.reported = set() if reported is None else reported
+        self.reported = Counter() if reported is None else reported
         self.draws = 0 if state is None else state["draws"]
+        self._bad = 0  # samples left out since the last that was used
         self._lost = Counts()  # waiting documents that a resumed run could not read again: counted in the next row
         restored = (self._restore(*entry) for entry in state["pending"]) if state else ()
         self.pending = [waiting for waiting in restored if waiting]
 
     def state(self) -> dict:
-        """Plain numbers, for JSON: draws taken, and (source, epoch, sample, token offset) of each waiting document."""
-        return {"draws": self.draws, "pending": [[*waiting.draw, waiting.offset] for waiting in self.pending]}
+        """Plain numbers, for JSON: draws taken, and (source, epoch, sample, token offset, part) of each waiting document."""
+        return {"draws": self.draws, "pending": [[*w.draw, w.offset, w.part] for w in self.pending]}
 
     def row(self) -> tuple[list[Encoded], Counts]:
         """The next row's documents; none when all sources are used up."""
         counts, room, frames = self._lost, self.length, self.max_images
         self._lost = Counts()
+        counts.positions += self.length
         row: list[Encoded] = []
         while True:
             self._refill(counts)
             choice = self._choose(room, frames, first=not row)
             if choice is None:
                 return row, counts
-            taken = self._take(*choice, counts)
+            name = self.mixture.names[self.pending[choice[0]].draw.source]
+            taken = self._take(*choice, name, counts)
+            if taken is None:
+                continue
             row.append(taken)
-            room -= len(taken)
-            frames -= sum(len(pixels) for _, pixels, _ in taken.media)
-            counts.tokens += len(taken)
+            images = sum(len(pixels) for _, pixels, _ in taken.media)
+            room, frames = room - len(taken), frames - images
+            counts.tokens, counts.images = counts.tokens + len(taken), counts.images + images
             counts.learnt += int(taken.learn[1:].sum())
+            counts.source_tokens[name] += len(taken)
+            counts.source_images[name] += images
 
     def _choose(self, room: int, frames: int, first: bool) -> tuple[int, int] | None:
         """(which waiting document, how many of its tokens) comes next in a row with this much room."""
@@ -114,10 +102,25 @@ class Lane:
             if first:
                 return i, self._cut(waiting.document)
         if room >= MIN_PIECE:
-            for i, waiting in enumerate(self.pending):
-                if waiting.plain and not waiting.document.media:
-                    return i, room
+            plain = [(i, waiting.document) for i, waiting in enumerate(self.pending) if waiting.plain]
+            for i, document in sorted(plain, key=lambda entry: bool(entry[1].media)):  # text before pages
+                size = self._beginning(document, room, frames)
+                if size >= MIN_PIECE:
+                    return i, size
         return None
+
+    @staticmethod
+    def _beginning(document: Encoded, room: int, frames: int) -> int:
+        """Tokens of a plain document's longest beginning that has room and ends before an image, or before any."""
+        size = room
+        for position, pixels, _ in document.media:
+            if position > room:
+                break
+            size = position
+            frames -= len(pixels)
+            if frames < 0:
+                break
+        return size
 
     def _cut(self, document: Encoded) -> int:
         """Where to cut a document that no row holds: before an image where one stands in the later half."""
@@ -129,17 +132,33 @@ class Lane:
                 break
         return max((p for p, _, _ in document.media if stop // 2 < p <= stop), default=stop)
 
-    def _take(self, i: int, size: int, counts: Counts) -> Encoded:
+    def _take(self, i: int, size: int, name: str, counts: Counts) -> Encoded | None:
+        """The next piece of a waiting document, decoded only now: what waits is small. `None` when its media are broken."""
         waiting = self.pending[i]
         taken, rest = piece(waiting.document, 0, size), piece(waiting.document, size, len(waiting.document))
-        counts.documents += waiting.offset == 0
-        counts.images += sum(len(pixels) for _, pixels, _ in taken.media)
+        try:
+            taken = self.processor.with_pixels(taken)
+        except ValueError as error:
+            del self.pending[i]
+            self._skip(name, BadSample("broken media", f"{waiting.key}: {error}"), counts)
+            return None
+        self._bad = 0
+        counts.documents += waiting.offset == waiting.part == 0
+        counts.cuts += bool(len(rest) or waiting.part + 1 < waiting.parts)
         if len(rest):
-            counts.cuts += 1
             self.pending[i] = dataclasses.replace(waiting, offset=waiting.offset + size, document=rest)
         else:
-            del self.pending[i]
+            self.pending[i : i + 1] = self._next_part(waiting, counts)
         return taken
+
+    def _next_part(self, waiting: Pending, counts: Counts) -> list[Pending]:
+        if waiting.part + 1 == waiting.parts:
+            return []
+        try:
+            return [self._prepare(waiting.draw, counts, waiting.part + 1)]
+        except BadSample as error:
+            self._skip(self.mixture.names[waiting.draw.source], error, counts)
+            return []
 
     def _number(self) -> int:
         """Which draw of the mixture is next.
@@ -150,7 +169,6 @@ class Lane:
         return self.draws * self.lanes + permuted(self.lane, self.lanes, seed=self.lanes, epoch=self.draws)
 
     def _refill(self, counts: Counts) -> None:
-        bad = 0
         while len(self.pending) < self.window:
             draw = self.mixture.draw(self._number())
             if draw is None:
@@ -160,51 +178,33 @@ class Lane:
             counts.drawn[name] += 1
             try:
                 self.pending.append(self._prepare(draw, counts))
-                bad = 0
             except BadSample as error:
-                bad += 1
                 self._skip(name, error, counts)
-                if bad == MAX_BAD:
-                    raise ValueError(f"{bad:,} samples in a row cannot be used, the last of source {name!r}: {error}") from None
 
     def _skip(self, name: str, error: BadSample, counts: Counts) -> None:
         counts.skipped[name, error.reason] += 1
-        if (name, error.reason) not in self.reported:
-            self.reported.add((name, error.reason))
+        self.reported[name, error.reason] += 1
+        if self.reported[name, error.reason] <= EXAMPLES:
+            counts.examples.append(Skip(name, error.reason, error.detail))
+        if self.reported[name, error.reason] == 1:
             log.warning("source %s: a sample is skipped (%s); further ones are only counted", name, error)
+        self._bad += 1
+        if self._bad == MAX_BAD:
+            raise ValueError(f"{MAX_BAD:,} samples in a row cannot be used, the last of source {name!r}: {error}")
 
-    def _restore(self, source: int, epoch: int, sample: int, offset: int) -> Pending | None:
+    def _restore(self, source: int, epoch: int, sample: int, offset: int, part: int = 0) -> Pending | None:
         try:
-            waiting = self._prepare(Draw(source, epoch, sample), Counts())
+            waiting = self._prepare(Draw(source, epoch, sample), Counts(), part)
         except BadSample as error:
-            return self._skip(self.mixture.names[source], error, self._lost)
+            self._skip(self.mixture.names[source], error, self._lost)
+            return None
         rest = piece(waiting.document, offset, len(waiting.document))
         return dataclasses.replace(waiting, offset=offset, document=rest)
 
-    def _prepare(self, draw: Draw, counts: Counts) -> Pending:
-        """Fetch and tokenize one document; given text too long for a row is shortened. Raises `BadSample`."""
+    def _prepare(self, draw: Draw, counts: Counts, number: int = 0) -> Pending:
+        """Fetch and tokenize one document, or one part of a very long one. Raises `BadSample`."""
         sample = self.mixture.sources[draw.source].get(draw.epoch, draw.sample)
-        if sum(not isinstance(segment, Text) for segment in sample.segments) > MAX_FRAMES:
-            raise BadSample("too many images", f"{sample.key}: over {MAX_FRAMES:,}")
-        if any(len(segment.frames) > self.max_images for segment in sample.segments if isinstance(segment, Video)):
-            raise BadSample("clip too long", f"{sample.key}: over {self.max_images} frames")
-        try:
-            document = self.processor.encode(sample)
-        except ValueError as error:
-            raise BadSample("broken media", f"{sample.key}: {error}") from None
-        plain = all(segment.learn for segment in sample.segments if isinstance(segment, Text))
-        if not plain:
-            whole, document = len(document), piece(document, 0, self._fitting(document))
-            counts.truncated += len(document) < whole
-        if not document.learn[1:].any():
-            raise BadSample("nothing to learn", f"{sample.key}: within {self.length} tokens and {self.max_images} images")
-        return Pending(draw, 0, document, plain)
-
-    def _fitting(self, document: Encoded) -> int:
-        """Tokens of the document's longest beginning that a row holds."""
-        frames = 0
-        for position, pixels, _ in document.media:
-            frames += len(pixels)
-            if frames > self.max_images:
-                return min(position, self.length)
-        return min(len(document), self.length)
+        part = read_part(sample, self.processor, number=number, length=self.length, max_images=self.max_images)
+        counts.truncated += part.cropped > 0
+        counts.cropped += part.cropped
+        return Pending(draw, 0, part.document, part.plain, sample.key, part.number, part.parts)

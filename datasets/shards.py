@@ -15,7 +15,7 @@ import logging
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ from webdataset.tariterators import base_plus_ext
 from webdataset.writer import TarWriter
 
 from datasets.members import from_members, to_members
-from datasets.shard_index import BROKEN, ShardIndex, index_shard, refused
+from datasets.remote import expand, fetch, is_remote
+from datasets.shard_index import BLOCK, BROKEN, ShardIndex, index_shard, refused
 from datasets.source import BadSample, permuted
 from vlm.sample import Sample
 
@@ -95,14 +96,22 @@ class ShardWriter:
 class ShardSource:
     """All samples of some shards, in a new order each epoch (`shuffle=False`: as they are written).
 
-    `path`: a shard, a folder of them, a glob pattern, or a list of these. Raises `ValueError` where there is no sample.
+    `path`: a shard, a folder of them, a glob pattern, an address (datasets/remote.py), or a list of these. Shards from afar are
+    kept in `cache`; a `pipe:` runs a command, and only with `allow_pipe`. Raises `ValueError` where there is no sample.
     """
 
     def __init__(
-        self, path: str | Path | Sequence[str | Path], *, seed: int = 0, name: str | None = None, shuffle: bool = True
+        self,
+        path: str | Path | Sequence[str | Path],
+        *,
+        seed: int = 0,
+        name: str | None = None,
+        shuffle: bool = True,
+        cache: str | Path | None = None,
+        allow_pipe: bool = False,
     ) -> None:
-        self.paths = find_shards(path)
-        self.name, self.seed, self.shuffle = name or _common_name(self.paths), seed, shuffle
+        self.paths = find_shards(path, cache=cache, allow_pipe=allow_pipe)
+        self.name, self.seed, self.shuffle = name or common_name(self.paths), seed, shuffle
         indices = [self._index(path) for path in self.paths]
         self._ranges = [np.array(index.samples, np.int64).reshape(-1, 2) for index in indices]
         self._ends = list(itertools.accumulate(map(len, self._ranges)))
@@ -123,18 +132,20 @@ class ShardSource:
     def _read(self, path: Path, start: int, stop: int) -> Sample:
         if stop - start > MAX_SAMPLE:
             raise BadSample("too large", f"{path}: a sample of {stop - start:,} bytes at byte {start:,}")
-        with path.open("rb") as shard:
-            shard.seek(start)
-            data = shard.read(stop - start)
-        key, members = "", {}
         try:
-            with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-                for member in tar:
-                    if not refused(member) and (file := tar.extractfile(member)):
-                        key, extension = base_plus_ext(member.name)
-                        members[extension] = file.read()
+            with path.open("rb") as shard:
+                shard.seek(start)
+                data = shard.read(stop - start)
+        except OSError as error:  # no bad sample: going on would lose all others of the shard without a word
+            raise ValueError(f"source {self.name!r}: shard {path} can no longer be read: {error.strerror or error}") from None
+        try:
+            found = _plain_members(data) or list(_members(data))
         except BROKEN as error:
             raise BadSample("broken shard", f"{path}: {error} at byte {start:,}") from None
+        key, members = "", {}
+        for name, content in found:
+            key, extension = base_plus_ext(name)
+            members[extension] = content
         return from_members(key, members, self.name)
 
     def _index(self, path: Path) -> ShardIndex:
@@ -147,10 +158,34 @@ class ShardSource:
         return index
 
 
-def find_shards(path: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Shards in a fixed order. Raises `ValueError` where there are none."""
+def _plain_members(data: bytes) -> list[tuple[str, bytes]] | None:
+    """(name, content) of members that are all plain files with plain headers, as most are; `None` otherwise: half the time."""
+    found, start = [], 0
+    while start < len(data):
+        member = tarfile.TarInfo.frombuf(data[start : start + BLOCK], "utf-8", "surrogateescape")
+        content = data[start + BLOCK : start + BLOCK + member.size]
+        if member.type != tarfile.REGTYPE or len(content) < member.size or refused(member):
+            return None
+        found.append((member.name, content))
+        start += BLOCK + -(-member.size // BLOCK) * BLOCK
+    return found
+
+
+def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for member in tar:
+            if not refused(member) and (file := tar.extractfile(member)):
+                yield member.name, file.read()
+
+
+def find_shards(
+    path: str | Path | Sequence[str | Path], *, cache: str | Path | None = None, allow_pipe: bool = False
+) -> list[Path]:
+    """Shards in a fixed order, fetched where they are not here. Raises `ValueError` where there are none."""
     if not isinstance(path, str | Path):
-        return [shard for one in path for shard in find_shards(one)]
+        return [shard for one in path for shard in find_shards(one, cache=cache, allow_pipe=allow_pipe)]
+    if is_remote(path):
+        return _fetched(str(path), None if cache is None else Path(cache), allow_pipe)
     path = Path(path)
     if path.is_dir():
         found = sorted(path.glob("*.tar"))
@@ -161,6 +196,15 @@ def find_shards(path: str | Path | Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _common_name(paths: Sequence[Path]) -> str:
+def _fetched(url: str, cache: Path | None, allow_pipe: bool) -> list[Path]:
+    if url.startswith("pipe:") and not allow_pipe:
+        raise ValueError(f"{url} would run a command: set `allow_pipe: true` on the source if that is meant")
+    urls = expand(url)
+    if not urls:
+        raise ValueError(f"no shards at {url}: the pattern matches none")
+    return [fetch(one, cache) for one in urls]
+
+
+def common_name(paths: Sequence[Path]) -> str:
     """`train` for train-000000.tar, train-000001.tar, …; several names are joined."""
-    return "+".join(dict.fromkeys(re.sub(r"-\d+$", "", path.stem) for path in paths))
+    return "+".join(dict.fromkeys(re.sub(r"(-\d+)?(-[0-9a-f]{16})?$", "", path.stem) for path in paths))

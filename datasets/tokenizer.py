@@ -7,11 +7,13 @@ added spaces.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from datasets.source import BadSample, Source
 from vlm.processor import SPECIAL_TOKENS
+from vlm.sample import Text
 
 BYTES = 256
 
@@ -37,3 +39,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def first_texts(source: Source, documents: int) -> Iterator[str]:
+    """The texts of a source's first documents; bad ones are counted when they are drawn."""
+    for index in range(min(documents, len(source))):
+        try:
+            yield from (s.text for s in source.get(0, index).segments if isinstance(s, Text))
+        except BadSample:
+            continue

@@ -13,7 +13,7 @@ import PIL.Image
 import torch
 from tqdm import tqdm
 
-from vlm.command import parser, run
+from vlm.command import parser, printable, run
 from vlm.image import open_image
 
 __all__ = ["Progress", "device", "nearest", "parser", "printable", "read_picture", "run"]
@@ -33,11 +33,6 @@ def device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-
-
-def printable(text: str) -> str:
-    """Text fit for a terminal: control characters (escape sequences among them) become visible, line breaks stay."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def read_picture(path: Path) -> PIL.Image.Image:

@@ -14,6 +14,7 @@ import numpy as np
 
 from eval import figures
 from eval.curves import Curves, last_values, read_curves
+from eval.data_table import data_tables
 from eval.hallucination.marking import Marking
 from eval.store import write_atomically
 from eval.table import auroc_text, read_summary, read_tables, share_text
@@ -34,6 +35,7 @@ def write_report(run_dir: Path) -> Path:
         "accuracy": figures.accuracy_figure(summary["by_kind"], summary["by_kind_blank"]) if "by_kind" in summary else None,
         "detection": _detection(charts / "reason" / "tokens.jsonl", summary.get("hallucination", {})),
         "tables": read_tables(run_dir, list(curves)),
+        "data": data_tables(curves),
         "router": _router(curves),
         "gates": figures.gates_figure(curves) if last_values(curves, "gate/") else None,
         "gallery": _gallery(charts / "gallery", Marking.of(summary.get("hallucination", {}))),

@@ -14,18 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from annotated_types import Ge, Gt, Le
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from datasets.yaml_file import NOT_YAML, parse, plain_yaml
 from encoders.base import Checked
 from vlm.config import ModelConfig, RopeScaling
 from vlm.model import GROUPS
-
-MAX_BYTES = 1 << 20  # of a configuration file
-_NOT_YAML = (yaml.YAMLError, OmegaConfBaseException, RecursionError)
 
 Positive = Annotated[float, Gt(0), Le(1e30)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -50,6 +46,7 @@ class RunConfig(Checked):
     checkpoint_every: Count = 200  # steps
     keep: Count = 2  # checkpoints of each stage
     log_every: Count = 10  # steps
+    max_skipped: Share = 0.5  # of a source's samples; when more cannot be used the run stops
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,13 @@ class StageConfig(Checked):
     name: str
     tokens: Positive  # positions trained on, before `budget_scale`
     train: dict[Literal["encoder", "resampler", "fusion", "decoder"], Positive]  # learning-rate factor; not named = frozen
-    mixture: dict[str, Positive]  # weight of each source in the samples drawn
+    mixture: dict[str, Positive]  # weight of each source
+    shares: Literal["samples", "tokens"] = "samples"  # what the weights are shares of
     length: Annotated[int, Ge(2)] = 512  # tokens a row
     rows: Count = 16  # rows a step, over all processes
     micro_batches: Count = 1  # parts a process takes its rows in, one after the other
     max_images: Count = 64  # a row
+    window: Count = 8  # documents that wait to be packed, for each row
     rope_theta: Annotated[float, Gt(1)] | None = None  # from this stage on, the decoder's; None = as before
     rope_scaling: RopeScaling | None = None  # likewise
     lr: Positive | None = None  # instead of optim.lr
@@ -134,7 +133,7 @@ class Config(Checked):
     """Everything about a run."""
 
     stages: list[StageConfig]
-    sources: dict[str, dict[str, Any]]  # name → kind, its arguments, and `epochs` (default endless); see datasets/build.py
+    sources: dict[str, dict[str, Any]]  # name → kind, its arguments, `epochs` and `used_up`; see datasets/build.py
     model: ModelConfig = field(default_factory=ModelConfig)
     # A run or model directory (of a decoder alone, too) whose weights and vocabulary it begins with; `--init-from` replaces it.
     init_from: str | None = None
@@ -172,28 +171,6 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _override(tree, override)
     return check_config(OmegaConf.to_container(tree, resolve=False), path)
-
-
-def plain_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file's mapping. Raises `ValueError` in one line for anything else, aliases (they can be a bomb) included."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"config file {path} does not exist")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"config file {path} has {path.stat().st_size:,} bytes: over {MAX_BYTES:,}")
-    try:
-        plain = _parse(path.read_text(encoding="utf-8"))
-    except (*_NOT_YAML, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML configuration: {' '.join(str(error).split())}") from None
-    if not isinstance(plain, dict) or not plain:
-        raise ValueError(f"{path} holds no configuration: a mapping of keys is expected")
-    return plain
-
-
-def _parse(text: str) -> Any:
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise yaml.YAMLError("aliases (*name) are not accepted")
-    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
 
 
 def check_config(plain: dict[str, Any], path: str | Path) -> Config:
@@ -237,8 +214,8 @@ def _override(tree: Any, text: str) -> None:
     if not sign or not key:
         raise ValueError(f"--set takes key.path=value, not {text!r}")
     try:
-        parsed = _parse(f"value: {value}" if value else "value: ''")["value"]
-    except _NOT_YAML as error:
+        parsed = parse(f"value: {value}" if value else "value: ''")["value"]
+    except NOT_YAML as error:
         raise ValueError(f"--set {text}: not a YAML value: {' '.join(str(error).split())}") from None
     parts = key.split(".")
     if parts[0] == "stages" and len(parts) > 1 and not parts[1].isdigit():  # stages.align.tokens as well as stages.1.tokens

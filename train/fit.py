@@ -23,6 +23,7 @@ from eval import cli
 from train import checkpoint
 from train.config import Config, StageConfig, read_config, to_yaml
 from train.data import StageData
+from train.data_figures import SkippedLog
 from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
 from train.optim import freeze
@@ -87,16 +88,16 @@ def _all_stages(run: RunDirectory, init_from: str | None, first: bool) -> None:
 
 def _stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, index: int, path: Path | None) -> None:
     """Train one stage, or what its checkpoint at `path` leaves of it. `KeyboardInterrupt` when a signal asked to stop."""
-    stage, steps, state = config.stages[index], config.steps(config.stages[index]), None
+    stage, steps, saved = config.stages[index], config.steps(config.stages[index]), None
     if path is not None:
         if run.is_finished(index, path):
             load_weights(model, load_file(path / checkpoint.WEIGHTS), path)
             return
         say(f"{stage.name}: going on from step {checkpoint.step_of(path):,} of {steps:,}")
-        state = checkpoint.read_state(path)["data_state"]
+        saved = checkpoint.read_state(path)
     freeze(model, stage.train)
     module = VLMModule(model, stage, config.optim, steps)
-    data = StageData(config, stage, processor, state)
+    data = StageData(config, stage, processor, saved)
     trainer = _trainer(config, stage, steps)
     monitor = _monitor(config, run, data, index, path, writes=trainer.is_global_zero)
     trainer.callbacks.append(monitor)
@@ -127,8 +128,10 @@ def _trainer(config: Config, stage: StageConfig, steps: int) -> Trainer:
 
 def _monitor(config: Config, run: RunDirectory, data: StageData, index: int, path: Path | None, writes: bool) -> Monitor:
     stage, start = config.stages[index], 0 if path is None else checkpoint.step_of(path)
+    names = [s.name for s in config.stages]
     return Monitor(
-        MetricsLog(run.path, stage.name, start, [s.name for s in config.stages]) if writes else None,
+        MetricsLog(run.path, stage.name, start, names) if writes else None,
+        SkippedLog(run.path, stage.name, start, names) if writes else None,
         run.stage_dir(index),
         stage,
         steps=config.steps(stage),
@@ -136,6 +139,7 @@ def _monitor(config: Config, run: RunDirectory, data: StageData, index: int, pat
         checkpoint_every=config.run.checkpoint_every,
         keep=config.run.keep,
         validate_every=config.validation.every,
+        max_skipped=config.run.max_skipped,
         batches=data.validation_batches() if writes else [],
     )
 
@@ -144,8 +148,7 @@ def _say_stage(monitor: Monitor, module: VLMModule) -> None:
     figures = "; ".join(
         f"{name.removeprefix('valid/').replace('_', ' ')} {value:.4f}" for name, value in monitor.validation.items()
     )
-    skipped = sum(monitor.skipped.values())
-    extra = f"; {skipped} samples skipped" if skipped else ""
+    extra = f"; {monitor.skipped} samples skipped" if monitor.skipped else ""
     extra += f"; {module.bad_steps} steps skipped" if module.bad_steps else ""
     if module.used_up:
         extra += f"; its sources were used up after {module.global_step - 1:,} of {monitor.steps:,} steps"

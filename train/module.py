@@ -18,8 +18,9 @@ from torch import Tensor
 
 from datasets.loader import StepBatch
 from train.config import OptimConfig, StageConfig
+from train.data_figures import Example, totals_of
 from train.optim import build_optimizer, build_schedule
-from train.parallel import gather_dicts, sum_counters, sum_over_ranks, world_size
+from train.parallel import gather_dicts, gather_lists, sum_counters, sum_over_ranks, world_size
 from vlm.losses import total_loss
 from vlm.model import VLM
 from vlm.moe import Router
@@ -46,7 +47,8 @@ class VLMModule(LightningModule):
         self._left_out = False  # the last step
         self._sums = torch.zeros(3, dtype=torch.float64)  # of the step so far: nll, learnt tokens, tokens
         self._router: Tensor | None = None  # [L, 2, E] of the step so far
-        self._skipped: Counter[str] = Counter()
+        self._totals: Counter[str] = Counter()  # of this rank's data since the stage's start
+        self._examples: list[Example] = []
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = build_optimizer(self.model, self.stage.train, self.optim, self.stage.lr or self.optim.lr)
@@ -71,7 +73,9 @@ class VLMModule(LightningModule):
     def _note(self, step: StepBatch, nll: float, learnt: float, tokens: float, router: Tensor | None) -> None:
         self._sums += torch.tensor([nll, learnt, tokens], dtype=torch.float64)
         self._router = router if self._router is None or router is None else self._router + router
-        self._skipped.update({f"skipped/{source}/{reason}": n for (source, reason), n in step.counts.skipped.items()})
+        if tokens:  # not of the step that finds all sources used up
+            self._totals.update(totals_of(step.counts))
+        self._examples += [(self.global_step + 1, example) for example in step.counts.examples]
         if step.last:
             nll, learnt, tokens = self._sums.tolist()
             self.router_counts, self._router = self._router, None
@@ -113,9 +117,14 @@ class VLMModule(LightningModule):
         for router, load in zip(routers, self.router_counts.sum(dim=1), strict=True):
             router.rebalance(load)
 
-    def skipped(self) -> dict[str, int]:
-        """Samples left out so far, by source and reason; to be called on all ranks."""
-        return dict(sum_counters(self._skipped))
+    def totals(self) -> Counter[str]:
+        """Of the data so far, by name (train/data_figures.py); to be called on all ranks."""
+        return sum_counters(self._totals)
+
+    def examples(self) -> list[Example]:
+        """Bad samples that came up since the last call; to be called on all ranks."""
+        found, self._examples = self._examples, []
+        return gather_lists(found)
 
     def on_train_start(self) -> None:
         """The rates of this run's schedule: those in a checkpoint belong to the budget it was made with."""
@@ -126,10 +135,10 @@ class VLMModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["data_state"] = gather_dicts(self.data_state or {})
         checkpoint["bad_steps"] = (self.bad_steps, self.bad_in_a_row)
-        checkpoint["skipped"] = self.skipped()
+        checkpoint["data_totals"] = dict(self.totals())
         checkpoint["used_up"] = self.used_up
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.bad_steps, self.bad_in_a_row = checkpoint["bad_steps"]
         if self.global_rank == 0:  # one rank's, so that the sum is right
-            self._skipped = Counter(checkpoint["skipped"])
+            self._totals = Counter(checkpoint.get("data_totals", {}))  # none in a run from before they were saved

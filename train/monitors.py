@@ -27,6 +27,7 @@ from tqdm import tqdm
 from datasets.loader import StepBatch
 from train import checkpoint
 from train.config import StageConfig
+from train.data_figures import SkippedLog, check_skipped, data_figures
 from train.module import VLMModule
 from train.parallel import sum_over_ranks
 from vlm.batch import Batch
@@ -118,6 +119,7 @@ class Monitor(Callback):
     def __init__(
         self,
         log: MetricsLog | None,
+        skipped_log: SkippedLog | None,
         directory: Path,
         stage: StageConfig,
         *,
@@ -126,13 +128,15 @@ class Monitor(Callback):
         checkpoint_every: int,
         keep: int,
         validate_every: int,
+        max_skipped: float,
         batches: list[Batch],
     ) -> None:
         self.metrics, self.directory, self.stage, self.steps = log, directory, stage, steps
+        self.skipped_log, self.max_skipped = skipped_log, max_skipped
         self.log_every, self.checkpoint_every, self.keep = log_every, checkpoint_every, keep
         self.validate_every, self.batches = validate_every, batches
         self.validation: dict[str, float] = {}
-        self.skipped: dict[str, int] = {}  # samples, by source and reason, over all ranks
+        self.skipped = 0  # samples, over all ranks
         self.interrupted: float | None = None  # when a signal asked to stop
         self.finished = False
         self._handlers: dict[int, Any] = {}
@@ -156,6 +160,7 @@ class Monitor(Callback):
         if self.batches and (step % self.validate_every == 0 or self.finished):
             self._validate(trainer, module, step)
         if step % self.checkpoint_every == 0 or self.finished or stop:
+            self._tell_skipped(module)
             self._save(trainer, step)
         if self.progress is not None:
             self.progress.update(step, module.figures["loss"])
@@ -183,7 +188,10 @@ class Monitor(Callback):
             raise KeyboardInterrupt
 
     def _log(self, module: VLMModule, step: int) -> None:
-        self.skipped = module.skipped()
+        totals, sources = module.totals(), module.trainer.datamodule.mixture.names
+        self._tell_skipped(module)
+        check_skipped(totals, sources, self.max_skipped)
+        self.skipped = sum(n for name, n in totals.items() if name.startswith("skipped/"))
         if self.metrics is None:
             return
         figures = {} if module.used_up else {f"train/{name}": value for name, value in module.figures.items()}
@@ -191,11 +199,16 @@ class Monitor(Callback):
         figures |= {
             "train/skipped_steps": module.bad_steps,
             **{f"epochs/{k}": v for k, v in module.epochs.items()},
-            **self.skipped,
+            **dict(data_figures(totals, sources)),
         }
         figures |= dict(router_figures(module.router_counts, module.model.config.decoder)) | dict(gate_figures(module.model))
         speed = {"speed/tokens_per_second": self.progress.rate} if self.progress is not None else {}
         self.metrics.write(step, self._tokens(step), figures, speed)
+
+    def _tell_skipped(self, module: VLMModule) -> None:
+        examples = module.examples()
+        if self.skipped_log is not None:
+            self.skipped_log.write(examples)
 
     def _validate(self, trainer: Trainer, module: VLMModule, step: int) -> None:
         if self.metrics is not None:

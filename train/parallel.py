@@ -64,6 +64,15 @@ def gather_dicts(mine: dict[str, Any]) -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
+def gather_lists(mine: list[Any]) -> list[Any]:
+    """Every rank's list, one behind the other."""
+    if not is_distributed():
+        return mine
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, mine)
+    return [entry for part in parts for entry in part]
+
+
 def sum_counters(mine: Counter[str]) -> Counter[str]:
     """Every rank's counts added up."""
     if not is_distributed():

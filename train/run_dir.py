@@ -32,7 +32,7 @@ LOCK = ".lock"
 # What may change when a run goes on: budgets, and where and how it runs.
 _FREE = ("init_from", "budget_scale", "eval.", "validation.every")
 _WHERE = ("dir", "accelerator", "devices", "num_nodes", "threads", "workers")
-_HOW = ("deterministic", "checkpoint_activations", "checkpoint_every", "keep", "log_every")
+_HOW = ("deterministic", "checkpoint_activations", "checkpoint_every", "keep", "log_every", "max_skipped")
 _FREE_RUN = tuple(f"run.{name}" for name in (*_WHERE, *_HOW))
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.charts.profile import make_profile
-from datasets.source import BadSample
-from datasets.tokenizer import train_tokenizer
+from datasets.tokenizer import first_texts, train_tokenizer
 from encoders import build_encoder, native_pixels
 from encoders.weights import check_weights
 from train.config import Config, StageConfig
@@ -23,12 +22,10 @@ from train.run_dir import RunDirectory
 from vlm.config import DecoderConfig
 from vlm.decoder import TextDecoder
 from vlm.files import read_tokenizer
-from vlm.image import ImageTransform
-from vlm.load import build_processor
+from vlm.load import build_processor, with_medium
 from vlm.meta import on_meta
 from vlm.model import GROUPS, VLM
-from vlm.processor import IMAGE, Processor
-from vlm.sample import Text
+from vlm.processor import Processor
 
 # What may differ where weights are taken over: a vocabulary may grow, losses and starts belong to the training.
 _MAY_DIFFER = {
@@ -64,11 +61,13 @@ def check_rope(config: Config, stage: StageConfig) -> None:
 
 def first_processor(config: Config, run: RunDirectory, other: Processor | None) -> Processor:
     """With the run's own vocabulary when it has begun, else another model's, a file's, or one trained on the data."""
-    other = None if other is None else _with_medium(other)
+    other = None if other is None else with_medium(other)
     path = Path(config.data_root) / config.tokenizer.path if config.tokenizer.path is not None else None
     settings: dict[str, Any] = {} if other is None else text_settings(other)
     if run.tokenizer.exists():
         tokenizer, settings = read_tokenizer(run.tokenizer), run.settings()
+        if path is not None and path.exists() and read_tokenizer(path).get_vocab() != tokenizer.get_vocab():
+            raise ValueError(f"{path} is not the tokenizer that {run.path} has begun with: choose another run.dir")
         if other is not None and other.tokenizer.to_str() != tokenizer.to_str():
             raise ValueError(f"{run.path} has begun with another vocabulary than {config.init_from}'s: choose another run.dir")
     elif other is not None:
@@ -86,16 +85,6 @@ def first_processor(config: Config, run: RunDirectory, other: Processor | None) 
 def text_settings(processor: Processor) -> dict[str, Any]:
     """What a run keeps of a processor beside its tokenizer."""
     return {"special_tokens": processor.special, "chat_template": processor.chat_template}
-
-
-def _with_medium(processor: Processor) -> Processor:
-    """Of a model of text alone, the same vocabulary with a token for media behind it."""
-    if processor.image_id is not None:
-        return processor
-    if processor.tokenizer.token_to_id(IMAGE) is None:
-        processor.tokenizer.add_special_tokens([IMAGE])
-    special: dict[str, Any] = {**processor.special, "medium": IMAGE}
-    return Processor(processor.tokenizer, ImageTransform(1), **special, chat_template=processor.chat_template)
 
 
 def first_model(config: Config, other: VLM | TextDecoder | None, *, resumed: bool = False) -> VLM:
@@ -136,14 +125,10 @@ def set_context(model: VLM, stages: Sequence[StageConfig]) -> None:
 
 
 def _texts(config: Config) -> Iterator[str]:
-    """The first documents of every source that any stage draws from; bad ones are counted when they are drawn."""
+    """The first documents of every source that any stage draws from."""
     for name in dict.fromkeys(name for stage in config.stages for name in stage.mixture):
         source = stage_mixture(config, {name: 1.0}, "tokenizer").sources[0]
-        for index in range(min(config.tokenizer.documents, len(source))):
-            try:
-                yield from (s.text for s in source.get(0, index).segments if isinstance(s, Text))
-            except BadSample:
-                continue
+        yield from first_texts(source, config.tokenizer.documents)
 
 
 def _take_group(model: VLM, group: str, other: VLM | TextDecoder, source: str | None) -> str | None:

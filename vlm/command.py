@@ -18,6 +18,11 @@ def parser(module: str, description: str, example: str) -> argparse.ArgumentPars
     )
 
 
+def printable(text: str) -> str:
+    """Text fit for a terminal: control characters (escape sequences among them) become visible, line breaks stay."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def run(main: Callable[[], None], after_interrupt: str = "") -> None:
     """Run a command and exit: 0 done, 2 a user's mistake (one line on standard error), 130 after Ctrl-C."""
     try:

@@ -72,7 +72,7 @@ class ImageTransform:
         image = open_image(data)
         if image.size != (self.size, self.size):
             image = self._resize(image)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
     def _resize(self, image: PIL.Image.Image) -> PIL.Image.Image:
         resampling = INTERPOLATION[self.interpolation]
@@ -80,6 +80,8 @@ class ImageTransform:
             return image.resize((self.size, self.size), resampling)
         scale = self.size / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
+        if width == height:
+            return image.resize((width, height), resampling)
         canvas = PIL.Image.new("RGB", (self.size, self.size), (self.fill,) * 3)
         canvas.paste(image.resize((width, height), resampling), ((self.size - width) // 2, (self.size - height) // 2))
         return canvas

@@ -35,7 +35,7 @@ from vlm.files import INDEX, MAX_SHARD_BYTES, SHARD, WEIGHTS, Weights, read_json
 from vlm.image import ImageTransform
 from vlm.meta import on_meta
 from vlm.model import VLM
-from vlm.processor import Processor
+from vlm.processor import IMAGE, Processor
 
 FORMAT, READS = 2, (1, 2)  # format 1: one file of weights, no chat template, no decoder alone
 SpecialTokens = dict[Literal["pad", "bos", "eos", "medium", "around", "template_bos"], str | None]
@@ -164,6 +164,16 @@ def build_processor(
         return Processor(tokenizer, None, **{**special, "medium": None}, chat_template=chat_template)
     image = ImageTransform(config.encoder.image_size, config.image_mode, native_pixels(config.encoder).interpolation)
     return Processor(tokenizer, image, **special, chat_template=chat_template)
+
+
+def with_medium(processor: Processor) -> Processor:
+    """Of a model of text alone, the same vocabulary with a token for media behind it."""
+    if processor.image_id is not None:
+        return processor
+    if processor.tokenizer.token_to_id(IMAGE) is None:
+        processor.tokenizer.add_special_tokens([IMAGE])
+    special: dict[str, Any] = {**processor.special, "medium": IMAGE}
+    return Processor(processor.tokenizer, ImageTransform(1), **special, chat_template=processor.chat_template)
 
 
 def find(path: str | Path) -> Path:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from vlm.batch import IGNORE, Batch
 from vlm.image import ImageTransform
@@ -33,7 +33,8 @@ class Encoded:
 
     tokens: np.ndarray  # [L] int64
     learn: np.ndarray  # [L] bool: is this token to be predicted
-    media: tuple[tuple[int, Tensor, tuple[float, ...]], ...]  # (position, frames uint8 [F, 3, H, W], frame times)
+    # (position, frames, frame times); frames are uint8 [F, 3, H, W], or as the sample has them until `with_pixels`
+    media: tuple[tuple[int, Any, tuple[float, ...]], ...]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -104,6 +105,15 @@ class Processor:
 
     def encode(self, sample: Sample) -> Encoded:
         """Tokenize and decode one sample. Raises `ValueError` with a one-line reason for a broken image."""
+        return self.with_pixels(self.encode_text(sample))
+
+    def with_pixels(self, document: Encoded) -> Encoded:
+        """Decode the media of `encode_text`. Raises `ValueError` with a one-line reason for a broken image."""
+        media = tuple((p, torch.stack([self.image(f) for f in frames]), times) for p, frames, times in document.media)
+        return Encoded(document.tokens, document.learn, media)
+
+    def encode_text(self, sample: Sample) -> Encoded:
+        """Tokenize one sample; its media keep their frames as they are."""
         tokens = [self.bos_id] if sample.framed and self.bos_id is not None else []
         learn = [False] * len(tokens)
         media = []
@@ -125,7 +135,7 @@ class Processor:
                         raise ValueError(f"clip has {len(frames)} frames and times {times[:8]}")
                     around = self.around if sample.framed else []
                     before = [] if tokens[-1:] == around else around
-                    media.append((len(tokens) + len(before), torch.stack([self.image(f) for f in frames]), times))
+                    media.append((len(tokens) + len(before), tuple(frames), times))
                     ids = [*before, self.image_id, *around]
             tokens += ids
             learn += [isinstance(segment, Text) and segment.learn] * len(ids)

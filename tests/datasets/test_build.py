@@ -57,3 +57,11 @@ def test_mistakes_are_named(spec, message, root):
 def test_an_empty_mixture():
     with pytest.raises(ValueError, match="the mixture is empty"):
         build_mixture([])
+
+
+def test_what_happens_when_a_source_is_used_up(root):
+    specs = [{"kind": "stdlib", "bytes": 10_000, "epochs": 2, "used_up": "stop"}, {"kind": "shards", "path": "pages"}]
+    mixture = build_mixture(specs, data_root=root)
+    assert mixture.used_up == ("stop", "drop") and mixture.size == 2 * 2 * len(mixture.sources[0]) - 1
+    with pytest.raises(ValueError, match="used_up of source 'stdlib' is 'halt'"):
+        build_mixture([specs[0] | {"used_up": "halt"}], data_root=root)

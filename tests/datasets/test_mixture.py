@@ -1,11 +1,17 @@
 from collections import Counter
 
 import pytest
-from dataset_fakes import Words
+from dataset_fakes import Words, processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datasets.counts import Counts
+from datasets.mean_tokens import mean_tokens
 from datasets.mixture import Mixture
+from datasets.pack import Lane
+from vlm.sample import Sample
+
+PROCESSOR = processor()
 
 shares = st.lists(st.floats(0.05, 10), min_size=1, max_size=4)
 
@@ -88,3 +94,50 @@ def test_an_empty_source_and_twice_the_same_name():
         Mixture([Words("a", 0)], [1])
     with pytest.raises(ValueError, match="two sources of the mixture are named 'a'"):
         Mixture([Words("a", 1), Words("a", 2)], [1, 1])
+
+
+def test_what_happens_when_a_source_is_used_up_is_said_for_each():
+    sizes, epochs = [10, 1000], [2, None]
+    sources = [Words(f"s{i}", size) for i, size in enumerate(sizes)]
+    drop, stop, repeat = (Mixture(sources, [1, 1], epochs, [then, "drop"]) for then in ("drop", "stop", "repeat"))
+    assert drop.size is None and drop.counts(1000) == [20, 980]
+    assert stop.counts(stop.size) == [20, 19] and stop.draw(stop.size) is None and stop.draw(stop.size - 1).source == 0
+    assert repeat.size is None and repeat.counts(1000) == [500, 500] and repeat.draw(998).epoch == 49
+
+
+def test_the_first_to_stop_ends_it_and_others_may_leave_before():
+    sources = [Words("a", 4), Words("b", 10), Words("c", 100)]
+    m = Mixture(sources, [1, 1, 1], [1, 1, 1], ["drop", "stop", "stop"])
+    assert m.counts(m.size)[:2] == [4, 10] and m.counts(m.size)[2] < 15
+
+
+@pytest.mark.parametrize(
+    ("epochs", "used_up", "message"),
+    [
+        (1, "halt", "used_up of source 'a' is 'halt': it must be one of drop, stop, repeat"),
+        (None, "stop", "used_up of source 'a' is 'stop', but it has no epochs"),
+    ],
+)
+def test_mistakes_in_used_up_are_named(epochs, used_up, message):
+    with pytest.raises(ValueError, match=message):
+        Mixture([Words("a", 4)], [1], [epochs], [used_up])
+
+
+def test_weights_as_shares_of_tokens():
+    """Documents of very different lengths, and the tokens that come out share as the weights say."""
+    sources = [Words("long", 900, longest=60), Words("short", 900, longest=2), Words("q", 900, longest=40, given=True)]
+    length = 64
+    means = {s.name: mean_tokens(s, PROCESSOR, length) for s in sources}
+    m = Mixture(sources, [2, 1, 1], used_up=["repeat"] * 3).by_tokens(means)
+    lane, total = Lane(m, PROCESSOR, lane=0, lanes=1, length=length), Counts()
+    for _ in range(4000):
+        total += lane.row()[1]
+    shares = {name: n / total.tokens for name, n in total.source_tokens.items()}
+    assert shares == pytest.approx({"long": 0.5, "short": 0.25, "q": 0.25}, abs=0.025)
+
+
+def test_a_source_without_text_has_no_share_of_tokens():
+    source = Words("a", 3)
+    source.get = lambda *_: Sample(())
+    with pytest.raises(ValueError, match="source 'a' has no text in the first 3 samples"):
+        mean_tokens(source, PROCESSOR, 64)

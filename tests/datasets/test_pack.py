@@ -1,16 +1,19 @@
+import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pytest
-from dataset_fakes import Rotten, Words, processor
+from dataset_fakes import Rotten, Words, png, processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datasets import document
+from datasets.counts import Counts
 from datasets.mixture import Mixture
 from datasets.pack import Lane
 from datasets.source import BadSample
 from vlm.batch import IGNORE
-from vlm.sample import Sample, Text, Video
+from vlm.sample import Image, Sample, Text, Video
 
 PROCESSOR = processor()
 
@@ -155,3 +158,81 @@ def test_a_waiting_document_that_has_gone_bad_is_dropped_and_counted_on_resume()
     row, counts = resumed.row()
     assert row and counts.skipped == {("a", "rotten"): 1}
     assert not resumed.row()[1].skipped
+
+
+def test_pages_fill_rows_and_images_keep_with_their_text():
+    """Cut for a row's end only before an image, or before the first: no text is parted from the image before it."""
+    source = Words("p", 300)
+
+    def page(epoch, index):
+        segments = [Text(f"page {index} begins. ")]
+        for i in range(1 + index % 4):
+            segments += [Image(png(i)), Text(f"what picture {i} of page {index} shows" + "." * (index % 9))]
+        return Sample(tuple(segments), key=str(index))
+
+    source.get = page
+    packer, total = lane([source], length=500), Counts()
+    rows = []
+    while (step := packer.row())[0]:
+        rows.append(step[0])
+        total += step[1]
+    assert total.tokens / total.positions > 0.97 and total.cuts > 5 and total.cropped == 0
+    for part in (d for row in rows for d in row):
+        text = PROCESSOR.decode(part.tokens.tolist())
+        described = text.count("what picture")
+        assert described == len(part.media)  # each description has its own picture before it
+        assert described == text.count("shows")
+
+
+def test_figures_by_source_add_up():
+    sources = [Words("p", 12, images=2), Words("q", 12, longest=20, given=True), Rotten("r", 9)]
+    packer, total = lane(sources, length=48), Counts()
+    while (step := packer.row())[0]:
+        total += step[1]
+    assert sum(total.source_tokens.values()) == total.tokens and sum(total.source_images.values()) == total.images
+    assert total.source_images["p"] == 24 and total.drawn == {"p": 12, "q": 12, "r": 9}
+    questions = whole(Words("q", 12, longest=20, given=True))
+    assert total.cropped == sum(max(0, len(d) - 48) for d in questions) > 0
+    assert [(e.source, e.reason) for e in total.examples].count(("r", "rotten")) == 3
+
+
+def test_a_very_long_text_is_read_in_parts_and_resumed_in_any(monkeypatch):
+    monkeypatch.setattr(document, "PART", 500)
+    source, text = Words("a", 1), "".join(f"line {i} of a long text\n" for i in range(200))
+    source.get = lambda *_: Sample((Text(text),), "long")
+    packer = lane([source], length=90)
+    seen, states = [], []
+    while (step := packer.row())[0]:
+        seen += [t for d in step[0] for t in d.tokens.tolist()]
+        states.append((len(seen), packer.state()))
+        assert all(len(w.document) <= 501 for w in packer.pending)
+    assert seen == PROCESSOR.encode(source.get(0, 0)).tokens.tolist()
+    for count, state in states[::7]:
+        resumed, rest = lane([source], length=90, state=state), []
+        while row := resumed.row()[0]:
+            rest += [t for d in row for t in d.tokens.tolist()]
+        assert seen[:count] + rest == seen
+
+
+def test_ten_million_tokens_take_little_memory():
+    source = Words("a", 1)
+    source.get = lambda *_: Sample((Text("a line of text\n" * 700_000),), "huge")
+    packer = lane([source], length=2048)
+    tracemalloc.start()
+    for _ in range(20):
+        counts = packer.row()[1]
+        assert counts.tokens == 2048
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 120e6 and packer.state()["pending"][0][:3] == [0, 0, 0]
+
+
+def test_a_long_document_with_given_text_is_left_out(monkeypatch):
+    monkeypatch.setattr(document, "LONGEST", 100)
+    _, counts = lane([Words("q", 1, given=True), _Long("long", 1, given=True)], length=64).row()
+    assert counts.skipped == {("long", "too long"): 1}
+
+
+class _Long(Words):
+    def get(self, epoch, index):
+        return Sample((Text("?", learn=False), Text("x" * 200)), "long")
