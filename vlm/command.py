@@ -24,21 +24,28 @@ def printable(text: str) -> str:
 
 
 def run(main: Callable[[], None], after_interrupt: str = "") -> None:
-    """Run a command and exit: 0 done, 2 a user's mistake (one line on standard error), 130 after Ctrl-C."""
+    """Run a command and exit with its `status`."""
+    code = status(main, after_interrupt)
+    if code:
+        sys.exit(code)
+
+
+def status(main: Callable[[], None], after_interrupt: str = "") -> int:
+    """Run a command; returns 0 done, 2 a user's mistake (one line on standard error), 130 after Ctrl-C."""
     try:
         main()
     except ValueError as error:
-        sys.exit(_fail(str(error)))
+        return _fail(str(error))
     except KeyboardInterrupt:
         print(f"\ninterrupted{after_interrupt}", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(0)
     except OSError as error:  # not there, not allowed, name too long, disk full
         if error.filename is None and error.errno is None:
             raise  # not a file's: a library's own
-        sys.exit(_fail(f"{str(error.filename)[:300]}: {error.strerror}" if error.filename else str(error)))
+        return _fail(f"{str(error.filename)[:300]}: {error.strerror}" if error.filename else str(error))
+    return 0
 
 
 def _fail(message: str) -> int:

@@ -21,27 +21,23 @@ from datasets.charts.samples import ChartSource
 from datasets.charts.sheet import contact_sheet
 from datasets.charts.spec import make_spec
 from datasets.shards import ShardWriter
+from vlm import command
 
 EXAMPLE = "example:\n  python -m datasets.charts data/charts --count 10000 --seed 1 --profile read --show sheet.png"
 SHEET = 36  # charts on a contact sheet
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    try:
-        if options.count < 1:
-            raise ValueError(f"--count: want at least 1, got {options.count}")
-        counts = _write(options)
-        if options.show:
-            _show(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: DST is as it was", file=sys.stderr)
-        return 130
+    return command.status(lambda: _main(_parser().parse_args(arguments)), ": DST is as it was")
+
+
+def _main(options: argparse.Namespace) -> None:
+    if options.count < 1:
+        raise ValueError(f"--count: want at least 1, got {options.count}")
+    counts = _write(options)
+    if options.show:
+        _show(options)
     print(f"{options.count:,} charts in {options.dst}: " + ", ".join(f"{n:,} {type_}" for type_, n in sorted(counts.items())))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from datasets.convert import CONVERTERS
 from datasets.convert.common import Skips
 from datasets.members import to_members
 from datasets.shards import MAX_SAMPLE, ShardWriter
+from vlm import command
 from vlm.sample import Image, Sample, Video
 
 EXAMPLE = "example:\n  python -m datasets.convert {0} ../shared/data/{0} data/{0}"
@@ -29,22 +30,17 @@ TAR = 2048  # bytes around a member at most: headers and padding
 
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        if arguments and not arguments[0].startswith("-") and arguments[0] not in CONVERTERS:
-            raise ValueError(f"converter {arguments[0]!r} is unknown{nearest(arguments[0], CONVERTERS)}")
-        options = vars(_parser().parse_args(arguments))
-        name, src, dst = options.pop("name"), options.pop("src"), options.pop("dst")
-        if not src.exists():
-            raise ValueError(f"SRC {src} does not exist")
-        _show(run(name, src, dst, **options))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: DST is as it was", file=sys.stderr)
-        return 130
-    return 0
+    return command.status(lambda: _main(sys.argv[1:] if arguments is None else arguments), ": DST is as it was")
+
+
+def _main(arguments: list[str]) -> None:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in CONVERTERS:
+        raise ValueError(f"converter {arguments[0]!r} is unknown{nearest(arguments[0], CONVERTERS)}")
+    options = vars(_parser().parse_args(arguments))
+    name, src, dst = options.pop("name"), options.pop("src"), options.pop("dst")
+    if not src.exists():
+        raise ValueError(f"SRC {src} does not exist")
+    _show(run(name, src, dst, **options))
 
 
 def run(name: str, src: Path, dst: Path, **options) -> dict:

@@ -204,3 +204,12 @@ def test_dst_may_be_neither_a_file_nor_inside_src(tmp_path, capsys):
     for dst, reason in (("file", "is a file"), ("src", "lies in SRC"), ("src/out", "lies in SRC")):
         assert main(["text", str(tmp_path / "src"), str(tmp_path / dst)]) == 2
         assert reason in capsys.readouterr().err
+
+
+def test_a_destination_that_cannot_be_made_is_one_line(tmp_path, capsys):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.txt").write_text("text")
+    (tmp_path / "file").write_text("mine")
+    assert main(["text", str(tmp_path / "src"), str(tmp_path / "file" / "dst")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("error: ") and "file" in said
