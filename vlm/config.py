@@ -181,6 +181,9 @@ class ModelConfig(Checked):
     fusion: FusionConfig = field(default_factory=FusionConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     image_mode: Literal["letterbox", "squash"] = "letterbox"  # how a picture is brought to the encoder's square
+    image_backend: Literal["pillow", "torch"] = (
+        "pillow"  # what resizes it: torch is faster, by a level here and there (vlm/image.py)
+    )
 
     def __post_init__(self) -> None:
         if self.fusion.layers == ():

@@ -162,7 +162,8 @@ def build_processor(
     special: dict[str, Any] = dict(special_tokens or {})
     if isinstance(config, DecoderConfig):
         return Processor(tokenizer, None, **{**special, "medium": None}, chat_template=chat_template)
-    image = ImageTransform(config.encoder.image_size, config.image_mode, native_pixels(config.encoder).interpolation)
+    interpolation = native_pixels(config.encoder).interpolation
+    image = ImageTransform(config.encoder.image_size, config.image_mode, interpolation, backend=config.image_backend)
     return Processor(tokenizer, image, **special, chat_template=chat_template)
 
 

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from vlm.batch import IGNORE, Batch
 from vlm.image import ImageTransform
-from vlm.sample import Image, Sample, Text, Video
+from vlm.sample import Image, Sample, Segment, Text, Video
 
 PAD, BOS, EOS, IMAGE = "<pad>", "<bos>", "<eos>", "<image>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, IMAGE)
@@ -109,14 +110,20 @@ class Processor:
 
     def with_pixels(self, document: Encoded) -> Encoded:
         """Decode the media of `encode_text`. Raises `ValueError` with a one-line reason for a broken image."""
-        media = tuple((p, torch.stack([self.image(f) for f in frames]), times) for p, frames, times in document.media)
+        media = tuple((p, self._frames(frames), times) for p, frames, times in document.media)
         return Encoded(document.tokens, document.learn, media)
+
+    def _frames(self, frames: tuple) -> Tensor:
+        """[F, 3, H, W]"""
+        pixels = [self.image(frame) for frame in frames]
+        return torch.stack(pixels) if len(pixels) > 1 else pixels[0][None]  # an image is not copied again
 
     def encode_text(self, sample: Sample) -> Encoded:
         """Tokenize one sample; its media keep their frames as they are."""
         tokens = [self.bos_id] if sample.framed and self.bos_id is not None else []
         learn = [False] * len(tokens)
         media = []
+        ends = self._turn_ends(sample.segments) if sample.framed else [False] * len(sample.segments)
         for index, segment in enumerate(sample.segments):
             match segment:
                 case Text(special=True):
@@ -124,7 +131,7 @@ class Processor:
                 case Text():
                     goes_on = index and isinstance(before_it := sample.segments[index - 1], Text) and not before_it.special
                     ids = self._continue(segment.text) if goes_on else self.tokenize(segment.text)
-                    if sample.framed and segment.learn and self._ends_turn(sample.segments[index + 1 :]):
+                    if ends[index]:
                         ids = [*ids, self.eos_id]
                 case Image() | Video() if self.image is None:
                     raise ValueError("the model reads text alone, and the sample has a picture or clip")
@@ -142,9 +149,14 @@ class Processor:
         return Encoded(np.array(tokens, dtype=np.int64), np.array(learn, dtype=bool), tuple(media))
 
     @staticmethod
-    def _ends_turn(rest: Sequence) -> bool:
-        following = next((segment for segment in rest if isinstance(segment, Text)), None)
-        return not rest or (following is not None and not following.learn)
+    def _turn_ends(segments: Sequence[Segment]) -> list[bool]:
+        """Does an end token close a segment: a learnt text that is the last segment, or whose next text is given."""
+        ends, following = [], None  # the next text, from the back
+        for place, segment in reversed(list(enumerate(segments))):
+            last = place == len(segments) - 1 or (following is not None and not following.learn)
+            ends.append(isinstance(segment, Text) and segment.learn and last)
+            following = segment if isinstance(segment, Text) else following
+        return ends[::-1]
 
     def __call__(self, samples: Sequence[Sample], length: int | None = None) -> Batch:
         """One sample a row, right-padded to the longest (or to `length`)."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from vlm.batch import Batch
 from vlm.generate import Ends, Finish
 from vlm.processor import Processor
 from vlm.sample import Sample
@@ -105,13 +106,19 @@ def ends_with(tokenizer: Tokenizer, stop: Sequence[str]) -> Ends | None:
 
 
 def generate_text(
-    model: VLM | TextDecoder, processor: Processor, samples: Sequence[Sample], *, stop: Sequence[str] = (), **options: Any
+    model: VLM | TextDecoder,
+    processor: Processor,
+    samples: Sequence[Sample] | Batch,
+    *,
+    stop: Sequence[str] = (),
+    **options: Any,
 ) -> list[Continuation]:
-    """Continue each sample; one `Continuation` a row of `VLM.generate`, whose `options` these are (`stop_ids`: the end token).
+    """Continue each sample, or row of a batch; one `Continuation` a row of `VLM.generate`, whose `options` these are
+    (`stop_ids`: the end token).
 
     Writing ends where the text would hold one of the strings `stop`, however it falls into tokens.
     """
-    batch = processor(samples).to(next(model.parameters()).device)
+    batch = (samples if isinstance(samples, Batch) else processor(samples)).to(next(model.parameters()).device)
     options = {"stop_ids": (processor.eos_id,), **options}
     out = model.generate(batch, ends=ends_with(processor.tokenizer, stop), **options)
     scores: Sequence[float | None] = out.scores or [None] * len(out.tokens)

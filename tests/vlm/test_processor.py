@@ -149,3 +149,20 @@ def test_an_answer_before_the_next_picture_is_closed():
     assert list(PROCESSOR.encode(Sample(chat)).tokens).count(PROCESSOR.eos_id) == 2
     page = (Text("a"), image(5), Text("b"))
     assert list(PROCESSOR.encode(Sample(page)).tokens).count(PROCESSOR.eos_id) == 1
+
+
+def test_a_conversation_of_many_turns_takes_time_in_proportion():
+    """An end token belongs to each learnt text before a given one; a record of a megabyte must not take minutes."""
+    turns = [Text("a", learn=i % 2 == 1) for i in range(20_001)] + [Text("b")]
+    looked = 0
+
+    class Counted(tuple):
+        def __getitem__(self, index):
+            nonlocal looked
+            found = super().__getitem__(index)
+            looked += len(found) if isinstance(index, slice) else 1
+            return found
+
+    encoded = PROCESSOR.encode_text(Sample(Counted(turns)))
+    assert (encoded.tokens == PROCESSOR.eos_id).sum() == 10_001
+    assert looked < 5 * len(turns)
