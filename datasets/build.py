@@ -2,13 +2,17 @@
 
 `{kind: stdlib, bytes: 1000000, weight: 1, epochs: 4}`: `kind` chooses the class, `weight`, `epochs` and `used_up` belong to the
 mixture, and everything else goes to the class by name. A misspelt kind or argument is a `ValueError` that names the nearest
-valid one.
+valid one. `{kind: "package.module:Class", …}` is a source of one's own (datasets/source.py says what it must do): the module is
+imported, so a configuration is trusted as far as the modules that it names.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
+import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -38,6 +42,8 @@ def _shards() -> Callable[..., Source]:
     return ShardSource
 
 
+ORDER = 2  # raised whenever the same specifications and seed come to give other samples or another order
+
 KINDS: dict[str, Callable[[], Callable[..., Source]]] = {
     "charts": _charts,
     "tables": _tables,
@@ -50,9 +56,10 @@ def build_source(spec: Mapping, *, data_root: str | Path = ".", seed: int = 0) -
     """One source. A `path` in the specification is looked for under `data_root`; `seed` orders it unless it has its own."""
     options = dict(spec)
     kind = options.pop("kind", None)
-    if kind not in KINDS:
+    own = isinstance(kind, str) and ":" in kind
+    if not own and kind not in KINDS:
         raise ValueError(f"source kind {kind!r} is unknown{nearest(kind, KINDS)}")
-    make = KINDS[kind]()
+    make = _imported(kind) if own else KINDS[kind]()
     known = inspect.signature(make).parameters
     for name in options:
         if name not in known:
@@ -60,10 +67,23 @@ def build_source(spec: Mapping, *, data_root: str | Path = ".", seed: int = 0) -
     missing = [p.name for p in known.values() if p.default is p.empty and p.name not in {*options, "seed"}]
     if missing:
         raise ValueError(f"source kind {kind!r} needs the argument {missing[0]!r}")
-    _check_types(kind, make, options)
+    if not own:
+        _check_types(kind, make, options)
     if "path" in options:
         options["path"] = _under(Path(data_root), options["path"])
-    return make(**{"seed": seed} | options)
+    return make(**({"seed": seed} if "seed" in known else {}) | options)
+
+
+def _imported(kind: str) -> Callable[..., Source]:
+    """The class that `package.module:Class` names. Raises `ValueError` where there is none, or it is no source."""
+    module, _, name = kind.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: an empty or a relative name
+        raise ValueError(f"source kind {kind!r} cannot be imported: {error}") from None
+    if not (isinstance(found, type) and all(callable(getattr(found, method, None)) for method in ("__len__", "get"))):
+        raise ValueError(f"source kind {kind!r} is no class with `__len__` and `get`")
+    return found
 
 
 def _check_types(kind: str, make: Callable[..., Source], options: Mapping) -> None:
@@ -79,17 +99,48 @@ def _check_types(kind: str, make: Callable[..., Source], options: Mapping) -> No
 
 
 def _under(root: Path, path: str | Sequence[str]) -> str | Path | list[str | Path]:
-    if isinstance(path, str | Path):
-        return path if is_remote(path) else root / path
-    return [one if is_remote(one) else root / one for one in path]
+    if not isinstance(path, str | Path):
+        return [_under_one(root, one) for one in path]
+    return _under_one(root, path)
+
+
+def _under_one(root: Path, path: str | Path) -> str | Path:
+    if not isinstance(path, str | Path):
+        raise ValueError(f"path {path!r} is no text")
+    return path if is_remote(path) else root / os.path.expanduser(path)
 
 
 def build_mixture(specs: Sequence[Mapping], *, data_root: str | Path = ".", seed: int = 0) -> Mixture:
-    """Sources with their `weight` (1), `epochs` (null: endless) and `used_up` ("drop": what happens then)."""
+    """Sources with their `weight` (1), `epochs` (null: endless) and `used_up` ("drop": what happens then).
+
+    Each has an order of its own, by its name (where it has none, by its place): sources of one length do not move in step.
+    """
     plain = [{k: v for k, v in spec.items() if k not in ("weight", "epochs", "used_up")} for spec in specs]
-    sources = [build_source(spec, data_root=data_root, seed=seed) for spec in plain]
+    seeds = [source_seed(seed, str(spec.get("name", place))) for place, spec in enumerate(plain)]
+    sources = [_named(spec, data_root, own) for spec, own in zip(plain, seeds, strict=True)]
     weights, epochs = [spec.get("weight", 1.0) for spec in specs], [spec.get("epochs") for spec in specs]
     return Mixture(sources, weights, epochs, [spec.get("used_up", "drop") for spec in specs])
+
+
+def stage_mixture(
+    sources: Mapping[str, Mapping], weights: Mapping[str, float], stage: str, *, data_root: str | Path, seed: int
+) -> Mixture:
+    """The sources that `weights` names. Each stage orders (and, for generated data, draws) them by a seed of its own."""
+    specs = [{"name": source} | dict(sources[source]) | {"weight": weight} for source, weight in weights.items()]
+    return build_mixture(specs, data_root=data_root, seed=source_seed(seed, stage))
+
+
+def _named(spec: Mapping, data_root: str | Path, seed: int) -> Source:
+    """As `build_source`, and a mistake says whose it is."""
+    try:
+        return build_source(spec, data_root=data_root, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"source {spec['name']!r}: {error}" if "name" in spec else str(error)) from None
+
+
+def source_seed(seed: int, name: str) -> int:
+    """The same on every machine, in every process."""
+    return zlib.crc32(f"{seed}/{name}".encode())
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:

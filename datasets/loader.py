@@ -4,24 +4,30 @@ A global batch has B rows. Row i belongs to lane i, which takes one of each roun
 rank r of R owns B / R neighbouring lanes and each of its workers a part of them. So the n-th global batch is the same for
 every world size and number of workers, and a state is the lanes' states, wherever they ran. Each batch carries the state that
 belongs to it: what workers have fetched ahead is never taken for seen. Workers stack their own rows, and this process only
-joins one part from each. When all sources are used up, rows are all padding: ranks stay in step, and the trainer decides.
+joins one part from each. Of a part all pictures travel as one tensor in shared memory and the rest as bytes: each tensor there
+costs a connection and an open file of its own. When all sources are used up, rows are all padding: ranks stay in step, and the
+trainer decides.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datasets.counts import Counts
 from datasets.mixture import Mixture
-from datasets.pack import Lane
+from datasets.pack import WAITING, Lane
 from vlm.batch import Batch
 from vlm.processor import Processor
 
@@ -35,7 +41,11 @@ class StepBatch:
     last: bool  # of its step
     step_learnt: int  # learnt tokens of the whole step on this rank: what a summed loss is divided by
     state: dict[str, dict] | None  # lane → state after this step, for JSON; only with the last micro-batch
-    epochs: dict[str, float]  # epochs of each source drawn so far over all ranks, as far as this rank can tell
+    failure: Exception | None = None  # why there are no more; its rows are padding
+
+
+class WorkerLost(RuntimeError):  # noqa: N818 - what happened, as in the message
+    """A data worker is gone that nobody stopped: most often killed for want of memory."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +56,36 @@ class _Part:
     counts: dict[int, Counts]
     state: dict[str, dict]
 
+    def __reduce__(self) -> tuple:
+        images = [batch.images for batch in self.batches.values()]
+        joined = images[0] if len(images) == 1 else torch.cat(images)
+        return _part, ({m: _as_arrays(batch) for m, batch in self.batches.items()}, joined, self.counts, self.state)
+
+
+def _part(arrays: dict[int, dict[str, np.ndarray]], images: Tensor, counts: dict[int, Counts], state: dict[str, dict]) -> _Part:
+    shares = images.split([len(batch["frame_time"]) for batch in arrays.values()])
+    batches = {
+        m: Batch(images=share, **{name: torch.from_numpy(a) for name, a in batch.items()})
+        for (m, batch), share in zip(arrays.items(), shares, strict=True)
+    }
+    return _Part(batches, counts, state)
+
+
+def _as_arrays(batch: Batch) -> dict[str, np.ndarray]:
+    return {f.name: getattr(batch, f.name).numpy() for f in dataclasses.fields(batch) if f.name != "images"}
+
 
 class MixtureLoader:
     """Endless `StepBatch`es of this rank: `rows` over all ranks, `length` tokens each, in `micro_batches` parts a step.
 
     `state` is the union of all lanes' states from any world size. Raises `ValueError` where rows cannot be shared out evenly
-    over ranks and micro-batches, or the state belongs to another number of rows.
+    over ranks and micro-batches, or the state belongs to another number of rows; later, what sources raise, or `WorkerLost`.
     """
 
     def __init__(
         self, mixture: Mixture, processor: Processor, *, rows: int, length: int, rank: int = 0, world: int = 1,
-        workers: int = 0, micro_batches: int = 1, max_images: int = 64, window: int = 8, state: dict | None = None,
+        workers: int = 0, micro_batches: int = 1, max_images: int = 64, window: int = 8, max_skipped: float = 0.0,
+        state: dict | None = None,
     ) -> None:  # fmt: skip
         if rows < 1 or rows % (world * micro_batches):
             raise ValueError(f"{rows} rows cannot be shared evenly by {world} ranks with {micro_batches} micro-batches each")
@@ -64,18 +93,24 @@ class MixtureLoader:
             raise ValueError(f"rows of {length} tokens hold nothing to predict")
         if state is not None and sorted(map(int, state)) != list(range(rows)):
             raise ValueError(f"the data state has {len(state)} lanes, the batch {rows} rows: keep the rows, or start anew")
-        self.mixture, self.world, self.micro_batches = mixture, world, micro_batches
-        share = rows // world
+        self.micro_batches = micro_batches
+        self._share = share = rows // world
         self.workers = min(workers, share)
         self._lanes = _Lanes(
             mixture, processor, range(rank * share, (rank + 1) * share), micro_batches, state,
-            {"lanes": rows, "length": length, "max_images": max_images, "window": window},
+            {"lanes": rows, "length": length, "max_images": max_images, "window": window, "max_skipped": max_skipped},
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[StepBatch]:
         parts = self._parts()
         while True:
             yield from self._step([next(parts) for _ in range(max(1, self.workers))])
+
+    def failed(self, why: Exception) -> StepBatch:
+        """A micro-batch of padding, for a trainer that must bring the bad news to other ranks."""
+        padding: list[list] = [[] for _ in range(self._share // self.micro_batches)]
+        batch = self._lanes.processor.collate(padding, self._lanes.options["length"])
+        return StepBatch(batch, Counts(), last=True, step_learnt=0, state=None, failure=why)
 
     def _parts(self) -> Iterator[_Part]:
         if not self.workers:
@@ -85,20 +120,16 @@ class MixtureLoader:
             self._lanes, batch_size=None, num_workers=self.workers, collate_fn=_as_is, worker_init_fn=_one_thread,
             generator=torch.Generator(),  # its own: the number of workers must not move the global random state
         )  # fmt: skip
-        return map(_raised, loader)
+        return map(_raised, _received(loader))
 
     def _step(self, parts: Sequence[_Part]) -> Iterator[StepBatch]:
         state = {lane: s for part in parts for lane, s in part.state.items()}
         counts = [_total(part.counts[m] for part in parts if m in part.counts) for m in range(self.micro_batches)]
-        epochs, learnt = self._epochs(state), sum(c.learnt for c in counts)
+        learnt = sum(c.learnt for c in counts)
         for m, count in enumerate(counts):
             last = m == self.micro_batches - 1
             batch = concatenate([part.batches[m] for part in parts if m in part.batches])
-            yield StepBatch(batch, count, last, learnt, state if last else None, epochs)
-
-    def _epochs(self, state: dict[str, dict]) -> dict[str, float]:
-        drawn = self.mixture.counts(sum(s["draws"] for s in state.values()) * self.world)
-        return {s.name: n / len(s) for s, n in zip(self.mixture.sources, drawn, strict=True)}
+            yield StepBatch(batch, count, last, learnt, state if last else None)
 
 
 class _Lanes(IterableDataset):
@@ -116,12 +147,10 @@ class _Lanes(IterableDataset):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         share, rows = len(self.lanes), len(self.lanes) // self.micro_batches
         mine = range(share * worker // workers, share * (worker + 1) // workers)
-        reported: Counter[tuple[str, str]] = Counter()
-        lanes = [self._lane(self.lanes[i], reported) for i in mine]
         groups: dict[int, list[Lane]] = {}
-        for i, lane in zip(mine, lanes, strict=True):
-            groups.setdefault(i // rows, []).append(lane)
         try:
+            for i, lane in zip(mine, self._all(mine), strict=True):
+                groups.setdefault(i // rows, []).append(lane)
             while True:
                 yield self._part(groups)
         except ValueError as error:
@@ -129,8 +158,10 @@ class _Lanes(IterableDataset):
                 raise
             yield error  # given on as it is: DataLoader would bury its one line in a traceback
 
-    def _lane(self, lane: int, reported: Counter[tuple[str, str]]) -> Lane:
-        return Lane(self.mixture, self.processor, lane=lane, state=self.state.get(lane), reported=reported, **self.options)
+    def _all(self, mine: range) -> Iterator[Lane]:
+        shared = {"reported": Counter(), "waiting": WAITING // len(mine), **self.options}
+        for lane in (self.lanes[i] for i in mine):
+            yield Lane(self.mixture, self.processor, lane=lane, state=self.state.get(lane), **shared)
 
     def _part(self, groups: dict[int, list[Lane]]) -> _Part:
         batches, counts = {}, {}
@@ -164,6 +195,27 @@ def _total(counts: Iterable[Counts]) -> Counts:
     for count in counts:
         total += count
     return total
+
+
+def _received(loader: DataLoader) -> Iterator[_Part | ValueError]:
+    """What the workers send, and `WorkerLost` when one of them is gone, raised here and nowhere else.
+
+    PyTorch asks the system to be told at once and raises in the midst of whatever then runs; its readers see it within seconds.
+    """
+    main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    before = signal.getsignal(signal.SIGCHLD) if main else None
+    parts = iter(loader)
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+    try:
+        yield from parts
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise WorkerLost(
+            "a data worker has died, most often for want of memory: less is needed with smaller run.workers; the same command "
+            "goes on from the last checkpoint"
+        ) from None
 
 
 def _as_is(part: Any) -> Any:

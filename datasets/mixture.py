@@ -1,8 +1,8 @@
 """Which sample comes next: a deterministic sequence of draws over weighted sources, computed, never drawn at run time.
 
-Each draw goes to the source that is furthest behind its share (largest share · (n + 1) - count, ties by order). That rule is
-laid out once as a schedule of 10,000 draws (more for very small shares) and repeated, so draw n is found directly, at the
-same cost for the first and the billionth: a rank, a worker or a resumed run jumps to its draws without walking there.
+A schedule of 10,000 draws (more for very small shares), in which each source's stand evenly, is laid out once and repeated, so
+draw n is found directly, at the same cost for the first and the billionth: a rank, a worker or a resumed run jumps to its
+draws without walking there.
 What happens when a source's epochs are used up is said for each: it leaves, and the others share what remains in proportion to
 their weights (`drop`); the mixture ends there (`stop`); or it goes on in a new order each epoch (`repeat`). Weights are shares
 of the samples drawn; `by_tokens` makes them shares of tokens.
@@ -163,16 +163,15 @@ def _used_up(stretch: _Stretch, source: int, limit: int) -> int:
 
 
 def schedule_of(weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """([P] source of each draw, [P] earlier draws of that source) by largest deficit."""
-    shares = [weight / sum(weights) for weight in weights]
-    period = _PERIOD
-    while min(shares) * period < _LEAST and period < _LONGEST_PERIOD:
+    """([P] source of each draw, [P] earlier draws of that source): a source's draws stand evenly over the period."""
+    shares = np.array(weights, dtype=float) / sum(weights)
+    period = _PERIOD if len(shares) > 1 else 1
+    while shares.min() * period < _LEAST and 1 < period < _LONGEST_PERIOD:
         period *= 10
-    order = range(len(shares))
-    counts, schedule, before = [0] * len(shares), np.zeros(period, np.int64), np.zeros(period, np.int64)
-    for n in range(period if len(shares) > 1 else 1):
-        deficits = [share * (n + 1) - count for share, count in zip(shares, counts, strict=True)]
-        source = max(order, key=deficits.__getitem__)
-        schedule[n], before[n] = source, counts[source]
-        counts[source] += 1
-    return (schedule, before) if len(shares) > 1 else (schedule[:1], before[:1])
+    counts = np.floor(shares * period).astype(np.int64)
+    rest = np.argsort(counts - shares * period, kind="stable")  # largest remainders first
+    counts[rest[: period - counts.sum()]] += 1
+    source = np.repeat(np.arange(len(counts)), counts)
+    before = np.concatenate([np.arange(count) for count in counts])
+    order = np.lexsort((source, (before + 0.5) / counts[source]))
+    return source[order], before[order]

@@ -7,6 +7,9 @@ text, such as a question, is never parted from its answer: it stays whole, or lo
 Plain documents with images are cut for a row's end, too, but only before an image or in the text before the first: an image
 keeps with its text. Only where no row could hold it a document is cut elsewhere, before an image where one stands in the later
 half. A piece that continues a document starts new positions and sees none of the images before the cut.
+
+What waits is no part of what was seen: a document counts when its first piece is taken. Encoded pictures wait with it up to a
+budget of bytes; of documents beyond, they are fetched again when a row takes them, which moves nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+import PIL.Image
+
 from datasets.counts import Counts, Skip
 from datasets.document import piece, read_part
 from datasets.mixture import Draw, Mixture
@@ -23,7 +28,8 @@ from datasets.source import BadSample, permuted
 from vlm.processor import Encoded, Processor
 
 MIN_PIECE = 16  # tokens: shorter gaps at a row's end stay padding
-MAX_BAD = 1000  # samples in a row that cannot be used, after which a lane gives up
+MAX_BAD = 1000  # samples in a row that cannot be used, after which a lane gives up; more where many may be bad
+WAITING = 256 << 20  # bytes of encoded pictures that wait in one process
 EXAMPLES = 5  # bad samples of each source and reason that are told in full
 
 log = logging.getLogger(__name__)
@@ -40,32 +46,46 @@ class Pending:
     key: str
     part: int
     parts: int
+    cropped: int  # tokens at its end that no row had room for
+
+    @property
+    def first(self) -> bool:
+        """Has no piece of the document been taken yet?"""
+        return self.offset == self.part == 0
 
     @property
     def frames(self) -> int:
         return sum(len(pixels) for _, pixels, _ in self.document.media)
 
+    @property
+    def bytes(self) -> int:
+        return sum(_size(frame) for _, frames, _ in self.document.media for frame in frames)
+
 
 class Lane:
     """Lane `lane` of `lanes`: one draw of each round of `lanes` draws of the mixture → rows of `length` tokens.
 
-    `max_images` bounds the frames a row; `window` the documents that wait. `state` is what `state()` gave. The first bad sample
-    of each source and reason is named in the log, the first few in the counts; `reported` remembers how many, and lanes may
-    share it.
+    `max_images` bounds the frames a row; `window` the documents that wait, `waiting` the bytes of their pictures. `state` is
+    what `state()` gave. The first bad sample of each source and reason is named in the log, the first few in the counts;
+    `reported` remembers how many, and lanes may share it. The larger the share `max_skipped` that may be bad, the more of them
+    may follow each other.
     """
 
     def __init__(
         self, mixture: Mixture, processor: Processor, *, lane: int, lanes: int, length: int, max_images: int = 64,
-        window: int = 8, state: dict | None = None, reported: Counter[tuple[str, str]] | None = None,
+        window: int = 8, waiting: int = WAITING, max_skipped: float = 0.0, state: dict | None = None,
+        reported: Counter[tuple[str, str]] | None = None,
     ) -> None:  # fmt: skip
         self.mixture, self.processor = mixture, processor
         self.lane, self.lanes, self.length, self.max_images, self.window = lane, lanes, length, max_images, window
+        self.waiting, self.most_bad = waiting, _most_bad(mixture, max_skipped, window)
         self.reported = Counter() if reported is None else reported
         self.draws = 0 if state is None else state["draws"]
         self._bad = 0  # samples left out since the last that was used
         self._lost = Counts()  # waiting documents that a resumed run could not read again: counted in the next row
-        restored = (self._restore(*entry) for entry in state["pending"]) if state else ()
-        self.pending = [waiting for waiting in restored if waiting]
+        self.pending: list[Pending] = []
+        for entry in state["pending"] if state else ():
+            self._restore(*entry)
 
     def state(self) -> dict:
         """Plain numbers, for JSON: draws taken, and (source, epoch, sample, token offset, part) of each waiting document."""
@@ -135,15 +155,18 @@ class Lane:
     def _take(self, i: int, size: int, name: str, counts: Counts) -> Encoded | None:
         """The next piece of a waiting document, decoded only now: what waits is small. `None` when its media are broken."""
         waiting = self.pending[i]
-        taken, rest = piece(waiting.document, 0, size), piece(waiting.document, size, len(waiting.document))
+        counts.drawn[name] += waiting.first
         try:
-            taken = self.processor.with_pixels(taken)
-        except ValueError as error:
+            taken = self._with_pixels(waiting, size)
+        except BadSample as error:
             del self.pending[i]
-            self._skip(name, BadSample("broken media", f"{waiting.key}: {error}"), counts)
+            self._skip(name, error, counts)
             return None
         self._bad = 0
-        counts.documents += waiting.offset == waiting.part == 0
+        rest = piece(waiting.document, size, len(waiting.document))
+        counts.documents += waiting.first
+        counts.truncated += waiting.cropped > 0
+        counts.cropped += waiting.cropped
         counts.cuts += bool(len(rest) or waiting.part + 1 < waiting.parts)
         if len(rest):
             self.pending[i] = dataclasses.replace(waiting, offset=waiting.offset + size, document=rest)
@@ -155,10 +178,21 @@ class Lane:
         if waiting.part + 1 == waiting.parts:
             return []
         try:
-            return [self._prepare(waiting.draw, counts, waiting.part + 1)]
+            return [self._prepare(waiting.draw, waiting.part + 1)]
         except BadSample as error:
             self._skip(self.mixture.names[waiting.draw.source], error, counts)
             return []
+
+    def _with_pixels(self, waiting: Pending, size: int) -> Encoded:
+        """Its first `size` tokens. Raises `BadSample`."""
+        taken = piece(waiting.document, 0, size)
+        if any(frame is None for _, frames, _ in taken.media for frame in frames):
+            again = self._prepare(waiting.draw, waiting.part).document
+            taken = piece(again, waiting.offset, waiting.offset + size)
+        try:
+            return self.processor.with_pixels(taken)
+        except ValueError as error:
+            raise BadSample("broken media", f"{waiting.key}: {error}") from None
 
     def _number(self) -> int:
         """Which draw of the mixture is next.
@@ -174,12 +208,18 @@ class Lane:
             if draw is None:
                 return
             self.draws += 1
-            name = self.mixture.names[draw.source]
-            counts.drawn[name] += 1
             try:
-                self.pending.append(self._prepare(draw, counts))
+                self._wait(self._prepare(draw))
             except BadSample as error:
+                name = self.mixture.names[draw.source]
+                counts.drawn[name] += 1
                 self._skip(name, error, counts)
+
+    def _wait(self, document: Pending) -> None:
+        """Keeps its pictures while there is room for them."""
+        if sum(w.bytes for w in self.pending) + document.bytes > self.waiting:
+            document = dataclasses.replace(document, document=_without_frames(document.document))
+        self.pending.append(document)
 
     def _skip(self, name: str, error: BadSample, counts: Counts) -> None:
         counts.skipped[name, error.reason] += 1
@@ -189,22 +229,42 @@ class Lane:
         if self.reported[name, error.reason] == 1:
             log.warning("source %s: a sample is skipped (%s); further ones are only counted", name, error)
         self._bad += 1
-        if self._bad == MAX_BAD:
-            raise ValueError(f"{MAX_BAD:,} samples in a row cannot be used, the last of source {name!r}: {error}")
+        if self._bad == self.most_bad:
+            raise ValueError(f"{self._bad:,} samples in a row cannot be used, the last of source {name!r}: {error}")
 
-    def _restore(self, source: int, epoch: int, sample: int, offset: int, part: int = 0) -> Pending | None:
+    def _restore(self, source: int, epoch: int, sample: int, offset: int, part: int = 0) -> None:
         try:
-            waiting = self._prepare(Draw(source, epoch, sample), Counts(), part)
+            waiting = self._prepare(Draw(source, epoch, sample), part)
         except BadSample as error:
-            self._skip(self.mixture.names[source], error, self._lost)
-            return None
+            name = self.mixture.names[source]
+            self._lost.drawn[name] += offset == part == 0
+            self._skip(name, error, self._lost)
+            return
         rest = piece(waiting.document, offset, len(waiting.document))
-        return dataclasses.replace(waiting, offset=offset, document=rest)
+        self._wait(dataclasses.replace(waiting, offset=offset, document=rest))
 
-    def _prepare(self, draw: Draw, counts: Counts, number: int = 0) -> Pending:
+    def _prepare(self, draw: Draw, number: int = 0) -> Pending:
         """Fetch and tokenize one document, or one part of a very long one. Raises `BadSample`."""
         sample = self.mixture.sources[draw.source].get(draw.epoch, draw.sample)
         part = read_part(sample, self.processor, number=number, length=self.length, max_images=self.max_images)
-        counts.truncated += part.cropped > 0
-        counts.cropped += part.cropped
-        return Pending(draw, 0, part.document, part.plain, sample.key, part.number, part.parts)
+        return Pending(draw, 0, part.document, part.plain, sample.key, part.number, part.parts, part.cropped)
+
+
+def _most_bad(mixture: Mixture, max_skipped: float, window: int) -> int:
+    """Bad samples after which no good one is to be expected: where all may be bad, a whole pass over the sources."""
+    some = max(MAX_BAD, 2 * window)  # a window fills before a row is taken
+    everything = max(some, sum(map(len, mixture.sources)))
+    return everything if max_skipped == 1 else min(everything, round(some / (1 - max_skipped)))
+
+
+def _size(frame: bytes | PIL.Image.Image | None) -> int:
+    """Bytes in memory."""
+    if frame is None:
+        return 0
+    return len(frame) if isinstance(frame, bytes) else frame.width * frame.height * len(frame.getbands())
+
+
+def _without_frames(document: Encoded) -> Encoded:
+    """The number of frames stays."""
+    media = tuple((position, (None,) * len(frames), times) for position, frames, times in document.media)
+    return Encoded(document.tokens, document.learn, media)

@@ -1,122 +1,161 @@
 """Where the samples of a tar shard are: two numbers each, found once by walking the headers.
 
-The index is kept beside the shard (`.NAME.tar.index.json`) and used again while the shard's size and time agree. Members with
-absolute names, `..`, links and devices are passed over and counted; a shard that was cut off gives the whole members before
-the cut.
+The index is kept beside the shard (`.NAME.tar.index`), or in the machine's cache where that folder cannot be written to, and
+used again while the shard's size and time agree: a line of JSON, padded, then first byte and end of each sample as 64-bit
+integers. Opening a shard reads the line alone, a sample's two numbers are read when it is: a billion samples cost no memory.
+The file lies where the shard lies, so it is read as warily.
 """
 
 from __future__ import annotations
 
-import io
-import itertools
-import json
+import array
+import functools
+import hashlib
 import logging
 import os
-import tarfile
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+import stat
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from webdataset.tariterators import base_plus_ext
+from pydantic import TypeAdapter
 
-MAX_HEADER = 1 << 20  # bytes: tar's extended headers may claim any size
-BLOCK = 512  # bytes, tar's unit
-BROKEN = (tarfile.TarError, ValueError, OverflowError)  # what tarfile raises for a header; the latter two for PAX numbers
+from datasets.cache import alone, cache_folder
+from datasets.shard_scan import BLOCK, Facts, Stamp, scan, stamp_of
+
+LINE = 8192  # bytes of an index before its numbers
+PAIR = 16  # bytes of a sample in an index
 
 log = logging.getLogger(__name__)
+
+_FACTS = TypeAdapter(Facts)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """Where the samples of one shard are."""
+    """Where the samples of one shard are: in `file`, or, where none could be written, in `places`."""
 
-    samples: list[int]  # first byte and end of each sample, one after the other
-    cut: bool  # the archive ends before its end mark
-    skipped: dict[str, int]  # members passed over, by reason
+    shard: Path
+    stamp: Stamp
+    facts: Facts
+    file: Path | None = None
+    places: array.array[int] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return self.facts.samples
+
+    def place(self, number: int) -> tuple[int, int]:
+        """First byte and end of a sample. Raises `ValueError` where the index can no longer be used."""
+        if self.file is None:
+            assert self.places is not None
+            return self.places[2 * number], self.places[2 * number + 1]
+        start, stop = self._kept_place(number, self.file)
+        if not 0 <= start <= stop - BLOCK <= self.facts.stamp[0] - BLOCK:
+            raise ValueError(f"index {self.file} of shard {self.shard} is damaged: a start without it makes it anew")
+        return start, stop
+
+    def _kept_place(self, number: int, file: Path) -> tuple[int, int]:
+        try:
+            with file.open("rb", buffering=0) as opened:
+                opened.seek(LINE + PAIR * number)
+                return _numbers(opened.read(PAIR))
+        except FileNotFoundError:  # somebody tidied up
+            again = index_shard(self.shard)
+            return again.place(number) if again.facts == self.facts else (0, 0)
+        except OSError:
+            return 0, 0
 
 
 def index_shard(path: Path) -> ShardIndex:
-    """The shard's index: kept from before, or made and kept where the folder can be written to."""
-    stat = path.stat()
-    stamp = [stat.st_size, stat.st_mtime_ns]
-    kept = path.with_name(f".{path.name}.index.json")
-    try:
-        record = json.loads(kept.read_bytes())
-        if record.pop("stamp") == stamp:
-            return _checked(ShardIndex(**record), stat.st_size)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        pass  # none yet, or not one of ours: made anew
-    index = _scan(path, stat.st_size)
-    part = kept.with_name(f"{kept.name}.{os.getpid()}")
-    try:
-        part.write_text(json.dumps({"stamp": stamp, **asdict(index)}))
-        part.replace(kept)
-    except OSError:
-        log.debug("the index of %s cannot be kept: its folder is not writable", path)
+    """The shard's index: kept from before, or made and kept. Raises `ValueError` for what is no plain file or is compressed."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"shard {path} is no file")
+    index = _index(path, stamp_of(status))
+    if index.file is not None and not index.file.exists():
+        _index.cache_clear()
+        return _index(path, stamp_of(status))
     return index
 
 
-def refused(member: tarfile.TarInfo) -> str | None:
-    """Why a member is passed over; `None` when it belongs to a sample."""
-    name = PurePosixPath(member.name)
-    if not member.isreg() or member.issparse():
-        return "no plain file"
-    if name.is_absolute() or ".." in name.parts or "\\" in member.name or "\0" in member.name:
-        return "name leads elsewhere"
-    return None if base_plus_ext(member.name)[0] else "name without a key and an extension"
+@functools.lru_cache(maxsize=1 << 16)
+def _index(path: Path, stamp: Stamp) -> ShardIndex:
+    """A process opens a shard for many sources and stages, and reads its index once."""
+    files = _files(path)
+    index = _kept(path, stamp, files)
+    if index is not None:
+        return index
+    with path.open("rb") as shard, alone(shard.fileno()):  # ranks begin together: one walks
+        index = _kept(path, stamp, files)
+        if index is not None:
+            return index
+        facts, places = scan(path)
+        file = _keep(files, facts, places)
+        return ShardIndex(path, stamp, facts, file, None if file else places)
 
 
-class _Headers(io.FileIO):
-    """A file that gives out headers but nothing larger, whatever the archive claims."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= MAX_HEADER:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        return super().read(size)
+def _files(path: Path) -> tuple[Path, Path]:
+    """Where an index may lie: beside its shard, else in the cache."""
+    place = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+    return index_beside(path), cache_folder() / "indices" / f"{path.name}-{place}.index"
 
 
-def _scan(path: Path, size: int) -> ShardIndex:
-    samples: list[int] = []
-    skipped: Counter[str] = Counter()
-    last_key, end = None, 0
-    for start, stop, member in _members(path):
-        if stop > size:
-            break
-        end = stop
-        reason = refused(member)
-        key = None if reason else base_plus_ext(member.name)[0]
-        if reason:
-            skipped[reason] += not member.isdir()
-        elif key == last_key:
-            samples[-1] = stop
-        else:
-            samples += (start, stop)
-            last_key = key
-    with path.open("rb") as file:
-        file.seek(end)
-        cut = file.read(BLOCK) != bytes(BLOCK)
-    return ShardIndex(samples, cut, dict(+skipped))
+def index_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.index")
 
 
-def _members(path: Path) -> Iterator[tuple[int, int, tarfile.TarInfo]]:
-    """(first byte, end, member) of each member, extended headers included, up to the first that cannot be read."""
-    start = 0
-    try:
-        with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                stop = member.offset_data + -(-member.size // BLOCK) * BLOCK if member.isreg() else tar.offset
-                yield start, stop, member
-                start = stop
-                tar.members = []  # type: ignore[attr-defined]  # tarfile would remember them all
-    except BROKEN:
-        return  # the caller sees that the end mark is missing
+def _kept(path: Path, stamp: Stamp, files: tuple[Path, ...]) -> ShardIndex | None:
+    for file in files:
+        try:
+            return ShardIndex(path, stamp, _read(file, stamp), file)
+        except (OSError, ValueError):
+            continue  # none yet, or not one of ours: made anew
+    return None
 
 
-def _checked(index: ShardIndex, size: int) -> ShardIndex:
-    """Raises `ValueError` for an index that does not describe a file of `size` bytes."""
-    numbers = index.samples
-    ascending = all(a <= b for a, b in itertools.pairwise([0, *numbers, size]))
-    if len(numbers) % 2 or not all(type(n) is int for n in numbers) or not ascending or not isinstance(index.skipped, dict):
+def _read(file: Path, stamp: Stamp) -> Facts:
+    """Raises `ValueError` for what is not the index of a shard with this stamp."""
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("no file")
+    with file.open("rb") as opened:
+        facts = _FACTS.validate_json(opened.read(LINE), strict=True)
+    if facts.stamp != stamp[:2] or status.st_size != LINE + PAIR * facts.samples or facts.samples * BLOCK > stamp[0]:
         raise ValueError("not an index of this shard")
-    return index
+    return facts
+
+
+def _keep(files: tuple[Path, ...], facts: Facts, places: array.array[int]) -> Path | None:
+    """The first of `files` that can be written: whole or not at all, since a kill or a full disk may come at any time."""
+    for file in files:
+        part = file.with_name(f"{file.name}.{os.getpid()}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("xb") as out:  # never through a link that lies there
+                out.write(_FACTS.dump_json(facts).ljust(LINE))
+                out.write(_little(places))
+            part.replace(file)
+            return file
+        except OSError as error:
+            _say_unkept(file.parent, error.strerror or str(error))
+            if not isinstance(error, FileExistsError):
+                part.unlink(missing_ok=True)
+    return None
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _say_unkept(folder: Path, why: str) -> None:
+    """Once a folder."""
+    log.warning("indices of shards cannot be kept in %s: %s", folder, why)
+
+
+def _little(places: array.array[int]) -> bytes | memoryview:
+    if sys.byteorder == "little":
+        return memoryview(places)
+    swapped = places[:]
+    swapped.byteswap()
+    return memoryview(swapped)
+
+
+def _numbers(pair: bytes) -> tuple[int, int]:
+    return int.from_bytes(pair[:8], "little", signed=True), int.from_bytes(pair[8:], "little", signed=True)

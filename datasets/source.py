@@ -40,6 +40,13 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class OfFiles(Protocol):
+    """A source whose samples are others when its files are: `fingerprint` tells."""
+
+    fingerprint: str
+
+
 def permuted(index: int, length: int, seed: int, epoch: int) -> int:
     """Where `index` lands in a pseudo-random permutation of range(length) that belongs to (seed, epoch).
 
@@ -58,6 +65,20 @@ def permuted(index: int, length: int, seed: int, epoch: int) -> int:
         index = left << half | right
         if index < length:
             return index
+
+
+def permuted_blocks(index: int, length: int, block: int, seed: int, epoch: int) -> int:
+    """As `permuted`, but neighbours stay near: blocks of `block` in a seeded order, and each in an order of its own.
+
+    The samples over, fewer than a block, have a seeded place among the blocks.
+    """
+    whole, over = divmod(length, block)
+    behind = _mix(_mix(seed) ^ epoch) % (whole + 1) * block  # how many come before those over
+    if behind <= index < behind + over:
+        return whole * block + permuted(index - behind, over, seed, epoch)
+    place, inside = divmod(index if index < behind else index - over, block)
+    number = permuted(place, whole, seed, epoch)
+    return number * block + permuted(inside, block, _mix(seed) + number, epoch)
 
 
 def _mix(x: int) -> int:

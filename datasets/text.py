@@ -37,6 +37,7 @@ class StdlibSource:
             raise ValueError(f"bytes of the standard library is {bytes}: it must be above 0, or null for all")
         self.name, self.seed = name, seed
         self.documents = list(_slice(Path(sysconfig.get_path("stdlib")), bytes, held_out=split == "val"))
+        self.fingerprint = hashlib.sha256(repr(self.documents).encode()).hexdigest()  # another Python has another library
 
     def __len__(self) -> int:
         return len(self.documents)

@@ -45,6 +45,8 @@ def first_texts(source: Source, documents: int) -> Iterator[str]:
     """The texts of a source's first documents; bad ones are counted when they are drawn."""
     for index in range(min(documents, len(source))):
         try:
-            yield from (s.text for s in source.get(0, index).segments if isinstance(s, Text))
-        except BadSample:
+            texts = [s.text for s in source.get(0, index).segments if isinstance(s, Text)]
+            "".join(texts).encode()
+        except (BadSample, UnicodeEncodeError):  # the latter for half surrogates, which are no text
             continue
+        yield from texts

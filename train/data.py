@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
-from datasets.build import build_mixture
-from datasets.loader import MixtureLoader
+from datasets import build
+from datasets.build import ORDER
+from datasets.loader import MixtureLoader, StepBatch, WorkerLost
 from datasets.mean_tokens import mean_tokens
 from datasets.mixture import Mixture
+from datasets.shards import MARK, ShardSource
+from datasets.source import OfFiles
 from train.config import Config, StageConfig
 from vlm.batch import Batch
 from vlm.processor import Processor
 
 
 def stage_mixture(config: Config, weights: dict[str, float], name: str) -> Mixture:
-    """The sources of `weights`. Each stage orders (and, for generated data, draws) them by a seed of its own."""
-    specs = [{"name": source} | config.sources[source] | {"weight": weight} for source, weight in weights.items()]
-    return build_mixture(specs, data_root=config.data_root, seed=zlib.crc32(f"{config.run.seed}/{name}".encode()))
+    return build.stage_mixture(config.sources, weights, name, data_root=config.data_root, seed=config.run.seed)
+
+
+def facts_of(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a checkpoint keeps of its data beside their position; nothing in the oldest."""
+    return saved.get(StageData.__qualname__, {})  # Lightning's key
+
+
+def check_order(known: Mapping[str, Any], run_dir: str | None) -> None:
+    """Raises `ValueError` where a run's samples came in another order than they would now."""
+    if known.get("order", 1) != ORDER:
+        raise ValueError(
+            f"{run_dir} was begun by a version that draws samples in another order: finish it with that version, or choose "
+            "another run.dir"
+        )
 
 
 class StageData(LightningDataModule):
     """`saved` is a checkpoint's state: data go on exactly after the batch it was saved with.
 
-    What the order depends on beside the configuration is saved, too: sizes of sources, the vocabulary, and measured lengths.
-    Raises `ValueError` when one of them is no longer the same.
+    What the order depends on beside the configuration is saved, too: its version, sizes of sources and what their files hold,
+    the vocabulary, and measured lengths. Raises `ValueError` when one of them is no longer the same.
     """
 
     def __init__(
@@ -38,29 +53,56 @@ class StageData(LightningDataModule):
         super().__init__()
         self.config, self.stage, self.processor = config, stage, processor
         self.state = saved["data_state"] if saved else None
-        known = (saved or {}).get(type(self).__qualname__, {})  # Lightning's key
+        known = facts_of(saved or {})
         self.mixture = stage_mixture(config, stage.mixture, stage.name)
-        self.facts: dict[str, Any] = {"sizes": {s.name: len(s) for s in self.mixture.sources}, "vocabulary": _digest(processor)}
-        self._check(known)
+        self.facts: dict[str, Any] = {
+            "order": ORDER,
+            "sizes": {s.name: len(s) for s in self.mixture.sources},
+            "fingerprints": {s.name: s.fingerprint for s in self.mixture.sources if isinstance(s, OfFiles)},
+            "shards": {s.name: s.marks for s in self.mixture.sources if isinstance(s, ShardSource)},
+            "vocabulary": _digest(processor),
+        }
+        if saved:
+            self._check(known)
         if stage.shares == "tokens":
-            measured = {s.name: mean_tokens(s, processor, stage.length) for s in self.mixture.sources if not known}
+            limits = stage.length, stage.max_images
+            measured = {s.name: mean_tokens(s, processor, *limits) for s in self.mixture.sources if not known}
             self.facts["tokens_per_sample"] = known.get("tokens_per_sample", measured)
             self.mixture = self.mixture.by_tokens(self.facts["tokens_per_sample"])
 
     def _check(self, known: Mapping[str, Any]) -> None:
+        check_order(known, self.config.run.dir)
         for name, size in known.get("sizes", {}).items():
             if self.facts["sizes"].get(name) != size:
-                now = self.facts["sizes"].get(name, 0)
-                raise ValueError(f"source {name!r} has {now:,} samples, and had {size:,} when the run began: its order is lost")
+                now, where = self.facts["sizes"].get(name, 0), self._first_change(name, known)
+                raise ValueError(
+                    f"source {name!r} has {now:,} samples, and had {size:,} when the run began{where}: its order is lost"
+                )
+        for name, fingerprint in known.get("fingerprints", {}).items():
+            if self.facts["fingerprints"].get(name) != fingerprint:
+                where = self._first_change(name, known)
+                raise ValueError(f"source {name!r} holds other samples than when the run began{where}: give it back its files")
         if known.get("vocabulary", self.facts["vocabulary"]) != self.facts["vocabulary"]:
             raise ValueError(f"{self.config.run.dir}: the tokenizer is not the one that the run has begun with")
+
+    def _first_change(self, name: str, known: Mapping[str, Any]) -> str:
+        """Of a source of shards, in words: the first that is another, or was not there; or that some are missing."""
+        source = next((s for s in self.mixture.sources if s.name == name), None)
+        before = known.get("shards", {}).get(name)
+        if before is None or not isinstance(source, ShardSource):
+            return ""
+        pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, source.marks, strict=False))
+        same = sum(1 for _ in pairs) // MARK
+        if same == len(source.paths):
+            return f" (shards are missing after {source.paths[-1]})"
+        return f" (the first shard that differs: {source.paths[same]})"
 
     def state_dict(self) -> dict[str, Any]:
         return self.facts
 
-    def train_dataloader(self) -> MixtureLoader:
+    def train_dataloader(self) -> Steps:
         trainer: Any = self.trainer
-        return MixtureLoader(
+        loader = MixtureLoader(
             self.mixture,
             self.processor,
             rows=self.stage.rows,
@@ -71,8 +113,10 @@ class StageData(LightningDataModule):
             micro_batches=self.stage.micro_batches,
             max_images=self.stage.max_images,
             window=self.stage.window,
+            max_skipped=self.config.run.max_skipped,
             state=self.state,
         )
+        return Steps(loader)
 
     def validation_batches(self, parts: int = 4) -> list[Batch]:
         """The same held-out rows at every call and in every stage, in a few parts; none without a validation mixture."""
@@ -81,10 +125,32 @@ class StageData(LightningDataModule):
             return []
         mixture = stage_mixture(self.config, held.mixture, "validation")
         parts = next(p for p in range(min(parts, held.rows), 0, -1) if held.rows % p == 0)
-        loader = MixtureLoader(mixture, self.processor, rows=held.rows, length=held.length, micro_batches=parts)
+        most = self.config.run.max_skipped
+        loader = MixtureLoader(
+            mixture, self.processor, rows=held.rows, length=held.length, micro_batches=parts, max_skipped=most
+        )
         return [step.batch for _, step in zip(range(parts), loader, strict=False)]
 
 
+class Steps:
+    """A loader's steps. What stops it comes as a step, too: ranks that still have data hear of it in their next one."""
+
+    def __init__(self, loader: MixtureLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[StepBatch]:
+        try:
+            yield from self.loader
+        except (ValueError, WorkerLost) as error:
+            failed = self.loader.failed(error.with_traceback(None))  # which would keep the workers
+        while True:
+            yield failed
+
+
 def _digest(processor: Processor) -> str:
-    """Of the vocabulary alone: the tokenizers library may write the same tokenizer in another way one day."""
-    return hashlib.sha256(json.dumps(sorted(processor.tokenizer.get_vocab().items())).encode()).hexdigest()
+    """Of what cuts up a text: vocabulary, merges and rules. The library writes a merge as a string or, later, as a pair."""
+    written = json.loads(processor.tokenizer.to_str())
+    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in written["model"].get("merges") or []]
+    rules = [written.get(name) for name in ("added_tokens", "normalizer", "pre_tokenizer", "post_processor")]
+    decides = [sorted(processor.tokenizer.get_vocab().items()), pairs, rules]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -18,16 +18,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
 
 import vlm
+from datasets.loader import WorkerLost
 from encoders.weights import load_weights
 from eval import cli
 from train import checkpoint
 from train.config import Config, StageConfig, read_config, to_yaml
-from train.data import StageData
+from train.data import StageData, check_order, facts_of
 from train.data_figures import SkippedLog
 from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
 from train.optim import freeze
-from train.parallel import checkpoint_activations, evaluation_device, trainer_devices
+from train.parallel import LeftToFirst, checkpoint_activations, evaluation_device, together, trainer_devices
 from train.precision import make_deterministic, precision_arguments
 from train.results import evaluate_run, evaluate_stage
 from train.run_dir import RunDirectory
@@ -91,15 +92,18 @@ def _stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, 
     stage, steps, saved = config.stages[index], config.steps(config.stages[index]), None
     if path is not None:
         if run.is_finished(index, path):
+            if index + 1 < len(config.stages):
+                check_order(facts_of(checkpoint.read_state(path)), config.run.dir)
             load_weights(model, load_file(path / checkpoint.WEIGHTS), path)
             return
         say(f"{stage.name}: going on from step {checkpoint.step_of(path):,} of {steps:,}")
         saved = checkpoint.read_state(path)
     freeze(model, stage.train)
     module = VLMModule(model, stage, config.optim, steps)
-    data = StageData(config, stage, processor, saved)
     trainer = _trainer(config, stage, steps)
-    monitor = _monitor(config, run, data, index, path, writes=trainer.is_global_zero)
+    with together():
+        data = StageData(config, stage, processor, saved)
+        monitor = _monitor(config, run, data, index, path, writes=trainer.is_global_zero)
     trainer.callbacks.append(monitor)
     try:
         trainer.fit(module, data, ckpt_path=path)
@@ -131,7 +135,7 @@ def _monitor(config: Config, run: RunDirectory, data: StageData, index: int, pat
     names = [s.name for s in config.stages]
     return Monitor(
         MetricsLog(run.path, stage.name, start, names) if writes else None,
-        SkippedLog(run.path, stage.name, start, names) if writes else None,
+        SkippedLog(run.path, stage.name, start, names, data.mixture.sources) if writes else None,
         run.stage_dir(index),
         stage,
         steps=config.steps(stage),
@@ -178,9 +182,11 @@ def main(argv: list[str] | None = None) -> None:
     _quiet()
     try:
         fit(config)
-    except NotFinite as error:
+    except (NotFinite, WorkerLost) as error:
         say(f"error: {error}")
         sys.exit(1)
+    except LeftToFirst:
+        pass  # and code 0: Lightning kills the first, which has more to say, when another leaves with a code of its own
 
 
 def _quiet() -> None:

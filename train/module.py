@@ -18,9 +18,9 @@ from torch import Tensor
 
 from datasets.loader import StepBatch
 from train.config import OptimConfig, StageConfig
-from train.data_figures import Example, totals_of
+from train.data_figures import Example, totals_of, waiting
 from train.optim import build_optimizer, build_schedule
-from train.parallel import gather_dicts, gather_lists, sum_counters, sum_over_ranks, world_size
+from train.parallel import check_together, gather_dicts, gather_lists, stop_all, sum_counters, sum_over_ranks, world_size
 from vlm.losses import total_loss
 from vlm.model import VLM
 from vlm.moe import Router
@@ -41,7 +41,6 @@ class VLMModule(LightningModule):
         self.figures: dict[str, float] = {}
         self.router_counts: Tensor | None = None  # [L, 2, E] of the last step, all ranks
         self.data_state: dict[str, dict] | None = None  # this rank's lanes after the last whole step
-        self.epochs: dict[str, float] = {}
         self.used_up = False  # no source has anything left, on any rank
         self.bad_steps = self.bad_in_a_row = 0
         self._left_out = False  # the last step
@@ -62,9 +61,13 @@ class VLMModule(LightningModule):
         out = self.model(step.batch, with_logits=False)
         counts = out.nll.new_zeros(1) if out.router is None else out.router.counts
         sums = torch.tensor(
-            [step.step_learnt, step.counts.learnt, step.counts.tokens], dtype=torch.float64, device=out.nll.device
+            [step.step_learnt, step.counts.learnt, step.counts.tokens, step.failure is not None],
+            dtype=torch.float64,
+            device=out.nll.device,
         )
-        nll, counts, (step_learnt, learnt, tokens) = sum_over_ranks(out.nll, counts, sums)
+        nll, counts, (step_learnt, learnt, tokens, failed) = sum_over_ranks(out.nll, counts, sums)
+        if failed:  # on some rank
+            check_together(step.failure)
         self._note(step, float(nll.detach()), float(learnt), float(tokens), None if out.router is None else counts)
         micro = self.stage.micro_batches  # Lightning divides the loss by it; the step's tokens are counted already
         pairs = None if out.router is None else counts.sum(dim=1)
@@ -80,7 +83,8 @@ class VLMModule(LightningModule):
             nll, learnt, tokens = self._sums.tolist()
             self.router_counts, self._router = self._router, None
             self._sums.zero_()
-            self.data_state, self.epochs, self.used_up = step.state, step.epochs, tokens == 0
+            self.data_state, self.used_up = step.state, tokens == 0
+            self._totals["data/waiting"] = waiting(step.state)
             self.figures = {"loss": nll / max(1.0, learnt), "tokens": tokens, "learnt": learnt}
 
     def configure_gradient_clipping(
@@ -103,10 +107,9 @@ class VLMModule(LightningModule):
         if not finite:
             log.warning("step %d skipped: loss %g, gradient norm %g", self.global_step, self.figures["loss"], norm)
         if self.bad_in_a_row >= self.optim.max_bad_steps:
-            raise NotFinite(
-                f"stage {self.stage.name!r} stopped at step {self.global_step}: {self.bad_in_a_row} steps in a row without a "
-                "finite loss and gradient; lower optim.lr, or look at the data"
-            )
+            where = f"stage {self.stage.name!r} stopped at step {self.global_step}"
+            steps = f"{self.bad_in_a_row} steps in a row without a finite loss and gradient"
+            stop_all(NotFinite(f"{where}: {steps}; lower optim.lr, or look at the data"))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The weights' step, and after it the routers' biases; a step left out, or a frozen decoder, moves neither."""

@@ -27,9 +27,9 @@ from tqdm import tqdm
 from datasets.loader import StepBatch
 from train import checkpoint
 from train.config import StageConfig
-from train.data_figures import SkippedLog, check_skipped, data_figures
+from train.data_figures import SkippedLog, check_skipped, data_figures, passed_over
 from train.module import VLMModule
-from train.parallel import sum_over_ranks
+from train.parallel import sum_over_ranks, together
 from vlm.batch import Batch
 from vlm.config import DecoderConfig
 from vlm.model import VLM
@@ -188,9 +188,10 @@ class Monitor(Callback):
             raise KeyboardInterrupt
 
     def _log(self, module: VLMModule, step: int) -> None:
-        totals, sources = module.totals(), module.trainer.datamodule.mixture.names
+        totals, mixture = module.totals(), module.trainer.datamodule.mixture
         self._tell_skipped(module)
-        check_skipped(totals, sources, self.max_skipped)
+        with together():
+            check_skipped(totals, mixture.names, self.max_skipped)
         self.skipped = sum(n for name, n in totals.items() if name.startswith("skipped/"))
         if self.metrics is None:
             return
@@ -198,8 +199,8 @@ class Monitor(Callback):
         figures |= {f"lr/{group['name']}": group["lr"] for group in module.optimizers().param_groups}
         figures |= {
             "train/skipped_steps": module.bad_steps,
-            **{f"epochs/{k}": v for k, v in module.epochs.items()},
-            **dict(data_figures(totals, sources)),
+            **dict(data_figures(totals, {source.name: len(source) for source in mixture.sources})),
+            **passed_over(mixture.sources),
         }
         figures |= dict(router_figures(module.router_counts, module.model.config.decoder)) | dict(gate_figures(module.model))
         speed = {"speed/tokens_per_second": self.progress.rate} if self.progress is not None else {}

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -21,6 +23,11 @@ from torch.utils.checkpoint import checkpoint
 
 from train.config import RunConfig
 from vlm.model import VLM
+
+
+class LeftToFirst(Exception):  # noqa: N818 - no error of this rank's
+    """On every rank but the first, when all stop: the first says why."""
+
 
 _LONGEST_WAIT = timedelta(hours=6)  # rank 0 measures and evaluates alone, and the others wait for it
 
@@ -80,6 +87,31 @@ def sum_counters(mine: Counter[str]) -> Counter[str]:
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, mine)
     return sum(parts, Counter())
+
+
+def stop_all(error: Exception) -> NoReturn:
+    """To be called on all ranks at the same moment. The first raises `error`, the others leave without a word."""
+    if is_distributed() and dist.get_rank() > 0:
+        raise LeftToFirst(str(error))
+    raise error
+
+
+def check_together(mine: Exception | None) -> None:
+    """To be called on all ranks. Where one has met an error, all stop."""
+    found = [error for error in gather_lists([mine]) if error is not None]
+    if found:
+        stop_all(found[0])
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Gone through by all ranks: a user's mistake that one of them meets stops all."""
+    mine = None
+    try:
+        yield
+    except ValueError as error:
+        mine = error
+    check_together(mine)
 
 
 def trainer_devices(run: RunConfig) -> dict[str, Any]:

@@ -30,7 +30,7 @@ PROCESSOR = "processor.json"
 LOCK = ".lock"
 
 # What may change when a run goes on: budgets, and where and how it runs.
-_FREE = ("init_from", "budget_scale", "eval.", "validation.every")
+_FREE = ("init_from", "budget_scale", "eval.", "validation.every", "data_root")  # what files hold is checked with the data
 _WHERE = ("dir", "accelerator", "devices", "num_nodes", "threads", "workers")
 _HOW = ("deterministic", "checkpoint_activations", "checkpoint_every", "keep", "log_every", "max_skipped")
 _FREE_RUN = tuple(f"run.{name}" for name in (*_WHERE, *_HOW))
@@ -162,4 +162,10 @@ def _write(file: Path, text: str) -> None:
 
 
 def _free(key: str) -> bool:
-    return key.startswith(_FREE) or key in _FREE_RUN or (key.startswith("stages.") and key.endswith(".tokens"))
+    ends = {"stages": "tokens", "sources": "cache"}
+    first, _, rest = key.partition(".")
+    return (
+        key.startswith(_FREE)
+        or key in _FREE_RUN
+        or (first in ends and rest.count(".") == 1 and rest.endswith(f".{ends[first]}"))
+    )

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.convert.common import Skips, folder_inside, inside, read_image, read_rows
+from datasets.convert.common import LINK_OUT, Skips, folder_inside, layout_file, linked_out
+from datasets.convert.pictures import read_image
+from datasets.convert.rows import read_rows
 from vlm.prompt import question
 from vlm.sample import Image, Sample
 
@@ -26,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def convert(src: Path, skips: Skips, *, split: str | None = None) -> Iterator[Sample]:
     """Samples of all splits present. Raises `ValueError` when there is none, or not the one that was asked for."""
-    files = {name: _files(src, name) for name in ([split] if split else SPLITS)}
+    files = {name: _files(src, name, skips) for name in ([split] if split else SPLITS)}
     if not any(files.values()):
         layout = f"{split or 'train, val or test'}/png/ with SPLIT_human.json, SPLIT_augmented.json beside it"
         raise ValueError(f"{src} is not in ChartQA's layout: no {layout}")
@@ -35,10 +37,12 @@ def convert(src: Path, skips: Skips, *, split: str | None = None) -> Iterator[Sa
             yield from _part(path, name, part, skips)
 
 
-def _files(src: Path, split: str) -> dict[str, Path]:
+def _files(src: Path, split: str, skips: Skips) -> dict[str, Path]:
     if not folder_inside(src, f"{split}/png"):
+        if linked_out(src, f"{split}/png"):
+            skips.add(LINK_OUT, f"{split}/png")
         return {}
-    paths = {part: inside(src, f"{split}_{part}.json", split) for part in PARTS}
+    paths = {part: layout_file(src, f"{split}_{part}.json", skips, split) for part in PARTS}
     return {part: path for part, path in paths.items() if path}
 
 

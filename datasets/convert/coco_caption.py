@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.convert.common import Skips, filled, listed, read_image, root_of
+from datasets.convert.common import Skips, filled, listed, root_of
 from datasets.convert.json_stream import values_under
+from datasets.convert.pictures import read_image
 from vlm.sample import Image, Sample, Text
 
 SUBSETS = ("train2014", "val2014", "train2017", "val2017")
@@ -45,7 +46,7 @@ def convert(
 ) -> Iterator[Sample]:
     """A sample a caption. Raises `ValueError` when there is no annotation file."""
     root, limit = root_of(src, images), 1 if captions == "first" else None
-    files = listed(src, ".json") + ([] if src.is_file() else listed(src, ".json", "annotations"))
+    files = listed(src, ".json", skips) + ([] if src.is_file() else listed(src, ".json", skips, "annotations"))
     official = [] if karpathy else [path for path in files if path.stem.removeprefix("captions_") in SUBSETS]
     split = [] if official else [path for path in files if path.name.startswith("dataset_")]
     if not official and not split:
@@ -68,13 +69,13 @@ def _official(path: Path, skips: Skips) -> Iterator[Captioned]:
     """In the order of the list of images; the captions stand in another order, and are collected first."""
     subset = path.stem.removeprefix("captions_")
     captions: dict[int, list[str]] = defaultdict(list)
-    for number, row in enumerate(values_under(path, "annotations")):
+    for number, row in enumerate(values_under(path, "annotations"), 1):
         text, image = (filled(row.get("caption")), row.get("image_id")) if isinstance(row, dict) else (None, None)
         if text and type(image) is int:
             captions[image].append(text)
         else:
             skips.add("no caption or no image_id", f"{path.name}:annotations:{number}")
-    for number, row in enumerate(values_under(path, "images")):
+    for number, row in enumerate(values_under(path, "images"), 1):
         if isinstance(row, dict) and type(row.get("id")) is int:
             folders = (subset, f"images/{subset}", "images", "")
             texts = captions.pop(row["id"], [])
@@ -87,7 +88,7 @@ def _official(path: Path, skips: Skips) -> Iterator[Captioned]:
 
 def _karpathy(path: Path, skips: Skips) -> Iterator[Captioned]:
     folder = f"{path.stem.removeprefix('dataset_')}-images"  # flickr30k-images/
-    for number, row in enumerate(values_under(path, "images")):
+    for number, row in enumerate(values_under(path, "images"), 1):
         where = f"{path.stem}:{number}"
         source = KARPATHY.get(str(row.get("split"))) if isinstance(row, dict) else None
         if source is None or not isinstance(row.get("sentences"), list):

@@ -1,36 +1,26 @@
-"""What converters share: the count of what was skipped, and careful reading of files from elsewhere.
+"""What converters share: the count of what was skipped, and which files there are.
 
-Nothing outside the folders that the user named is read: a name may not lead out of them, nor a link. Rows come one at a time,
-so that a file may be larger than memory; a picture's header is checked here, its pixels are decoded in training.
+Nothing outside the folders that the user named is read: a name may not lead out of them, nor a link. What is left aside is
+counted, whether it is a row, a link or a file of a kind that is not read; hidden files alone are not.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import io
-import json
+import os
 import re
-import warnings
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
 
-import PIL.Image
-
-from datasets.convert.json_stream import list_values
-from datasets.shards import MAX_SAMPLE
-from vlm.image import FORMATS, MAX_PIXELS
-
-MAX_IMAGE = 64 << 20  # bytes of one picture's file
-MAX_LINE = 64 << 20  # characters of one line of JSON
 EXAMPLES = 3  # named for each reason
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PICTURE_ENDINGS = (
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2",
+)  # fmt: skip
+UNREAD_PICTURES = (".avif", ".heic", ".heif", ".ico", ".svg", ".eps", ".psd", ".jxl", ".tga")
 SPLITS = ("train", "val", "test")
+LINK, LINK_OUT = "link, which is not followed", "link that leads out of SRC"
+OTHER = "file of a kind that is not read"
 
 
 @dataclass
@@ -49,6 +39,11 @@ class Skips:
 
     def summary(self) -> dict[str, dict]:
         return {reason: {"count": n, "examples": self.examples[reason]} for reason, n in sorted(self.counts.items())}
+
+    def lines(self) -> Iterator[str]:
+        """As commands print it."""
+        for reason, skipped in self.summary().items():
+            yield f"skipped, {reason}: {skipped['count']:,} (such as {skipped['examples'][0]})"
 
 
 def filled(value: object) -> str | None:
@@ -76,13 +71,58 @@ def folder_inside(root: Path, folder: str) -> Path | None:
         return None
 
 
-def listed(src: Path, endings: str | tuple[str, ...], folder: str = "") -> list[Path]:
-    """SRC itself where it is a file, else the files in `folder` below it with one of these endings, in the order of names."""
+def linked_out(root: Path, name: str, folder: str = "") -> bool:
+    """Is there such a file or folder, though behind a link, and outside `root`? (A `name` with `..` is no link.)"""
+    try:
+        place = root / folder / name
+        return (
+            ".." not in place.relative_to(root).parts and place.exists() and not place.resolve().is_relative_to(root.resolve())
+        )
+    except (ValueError, OSError, RuntimeError):
+        return False
+
+
+def layout_file(root: Path, name: str, skips: Skips, folder: str = "") -> Path | None:
+    """As `inside`, of a file that the layout names: one behind a link that leads out is counted."""
+    path = inside(root, name, folder)
+    if path is None and linked_out(root, name, folder):
+        skips.add(LINK_OUT, f"{folder}/{name}" if folder else name)
+    return path
+
+
+def listed(src: Path, endings: str | tuple[str, ...], skips: Skips, folder: str = "") -> list[Path]:
+    """SRC itself where it is a file, else the files in `folder` below it with one of these endings, in the order of names.
+
+    Links that lead out of SRC are counted.
+    """
     if src.is_file():
         return [src]
     home = folder_inside(src, folder)
     paths = sorted(home.iterdir()) if home else []
-    return [p for p in paths if p.name.endswith(endings) and p.name[0] != "." and inside(src, p.name, folder)]
+    named = [path for path in paths if path.name.endswith(endings) and path.name[0] != "."]
+    return [path for path in named if layout_file(src, path.name, skips, folder)]
+
+
+def walked(src: Path, skips: Skips) -> Iterator[Path]:
+    """All files in the folder SRC and below it, folder by folder in the order of names. Links are counted and not followed."""
+    for folder, subfolders, names in os.walk(src):
+        links = {name for name in (*subfolders, *names) if name[0] != "." and Path(folder, name).is_symlink()}
+        for name in sorted(links):
+            skips.add(LINK, Path(folder, name).relative_to(src).as_posix())
+        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and name not in links)
+        for name in sorted(names):
+            path = Path(folder, name)
+            if name[0] != "." and name not in links and path.is_file():
+                yield path
+
+
+def row_files(src: Path, endings: tuple[str, ...], skips: Skips) -> list[Path]:
+    """As `listed`, of a folder of such files, with pictures at most among them: files of other kinds are counted."""
+    known = (*endings, *PICTURE_ENDINGS, *UNREAD_PICTURES)
+    for path in sorted(src.iterdir()) if src.is_dir() else ():
+        if not path.name.lower().endswith(known) and path.name[0] != "." and path.is_file():
+            skips.add(OTHER, path.name)
+    return listed(src, endings, skips)
 
 
 def source_of(path: Path) -> str:
@@ -96,114 +136,3 @@ def root_of(src: Path, images: str | None = None) -> Path:
     if not root.is_dir():
         raise ValueError(f"--images {root} is no folder")
     return root
-
-
-def read_image(root: Path, name: object, skips: Skips, folders: Sequence[str] = ("",)) -> bytes | None:
-    """A picture's bytes, from the first of `folders` below `root` that has it.
-
-    `None`, counted, when it is missing, too large, or its file is damaged.
-    """
-    found = (inside(root, name, folder) for folder in folders) if isinstance(name, str) and name else ()
-    path = next(filter(None, found), None)
-    if path is None:
-        skips.add("image missing", str(name)[:200])
-        return None
-    try:
-        if path.stat().st_size <= MAX_IMAGE:
-            return checked(path.read_bytes(), str(name), skips)
-        skips.add("image too large", str(name))
-    except OSError as error:
-        skips.add("image unreadable", f"{name}: {error.strerror}")
-    return None
-
-
-def read_images(root: Path, names: Iterable[object], skips: Skips, folders: Sequence[str] = ("",)) -> list[bytes | None]:
-    """`read_image` of each name. Raises `ValueError` when all together are more than a sample may hold."""
-    images, room = [], MAX_SAMPLE
-    for name in names:
-        data = read_image(root, name, skips, folders)
-        room -= len(data or b"")
-        if room < 0:
-            raise ValueError("sample too large")
-        images.append(data)
-    return images
-
-
-def checked(data: bytes, name: str, skips: Skips) -> bytes | None:
-    """`data` where it is a picture of reasonable size by its header; `None`, counted, otherwise."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of sizes that are allowed here
-            with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height <= MAX_PIXELS:
-                    image.verify()
-                    return data
-        skips.add("image too large", name)
-    except PIL.Image.DecompressionBombError:
-        skips.add("image too large", name)
-    except Exception:  # Pillow's parsers raise almost anything on a broken file
-        skips.add("image broken", name)
-    return None
-
-
-def read_rows(path: Path, skips: Skips) -> Iterator[tuple[str, dict]]:
-    """(`file:number`, row) of a .json list, or of .jsonl, also as .gz or .zip; rows that are no objects are counted.
-
-    Raises `ValueError`, also in mid-file, where a .json file is no list.
-    """
-    rows = _json_lines(path, skips) if ".jsonl" in path.name else enumerate(list_values(path))
-    for number, row in rows:
-        where = f"{path.name}:{number}"
-        if isinstance(row, dict):
-            yield where, row
-        elif row is not None:
-            skips.add("row is no object", where)
-
-
-def text_lines(path: Path, skips: Skips) -> Iterator[tuple[int, str]]:
-    """(number, line) of a text file, a .gz, or the first .jsonl in a .zip. A line over `MAX_LINE` is counted, not given."""
-    number = 0
-    try:
-        with _open_text(path) as file:
-            while line := file.readline(MAX_LINE):
-                if len(line) == MAX_LINE:
-                    skips.add("line too long", f"{path.name}:{number}")
-                    while line and not line.endswith("\n"):
-                        line = file.readline(MAX_LINE)
-                else:
-                    yield number, line
-                number += 1
-    # a compressed file that was cut off or damaged; of zip also one with a password, or of a kind that cannot be read
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        skips.add("file cut off", f"{path.name}:{number}: {error}")
-
-
-@contextlib.contextmanager
-def _open_text(path: Path) -> Iterator[TextIO]:
-    with contextlib.ExitStack() as stack:
-        if path.suffix == ".zip":
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            name = next((n for n in archive.namelist() if n.endswith(".jsonl")), None)
-            if name is None:
-                raise zipfile.BadZipFile("no .jsonl in it")
-            file: Any = stack.enter_context(archive.open(name))
-        elif path.suffix == ".gz":
-            file = stack.enter_context(gzip.open(path))
-        else:
-            file = stack.enter_context(path.open("rb"))
-        yield stack.enter_context(io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace"))
-
-
-def _json_lines(path: Path, skips: Skips) -> Iterator[tuple[int, Any]]:
-    """(number of the line, its value), `None` for a line that was counted as unreadable."""
-    for number, line in text_lines(path, skips):
-        if line.strip():
-            yield number, _value(line, f"{path.name}:{number}", skips)
-
-
-def _value(line: str, where: str, skips: Skips) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        skips.add("line is no JSON", where)
-        return None

@@ -12,7 +12,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.convert.common import Skips, listed, read_image, read_rows, root_of, source_of
+from datasets.convert.common import Skips, root_of, row_files, source_of
+from datasets.convert.pictures import read_image
+from datasets.convert.rows import read_rows
 from datasets.shards import MAX_SAMPLE
 from vlm.sample import Image, Sample, Segment, Text
 
@@ -26,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def convert(src: Path, skips: Skips, *, alt: bool = True) -> Iterator[Sample]:
     """A sample a page, all its text learnt. Raises `ValueError` when no file has the lists."""
     root, seen = root_of(src), False
-    for path in listed(src, ENDINGS):
+    for path in row_files(src, ENDINGS, skips):
         for where, row in read_rows(path, skips):
             texts, images = row.get("texts"), row.get("images")
             if not isinstance(texts, list) or not isinstance(images, list) or len(texts) != len(images):

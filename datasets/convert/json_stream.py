@@ -2,7 +2,8 @@
 
 Annotations come as one JSON list of up to gigabytes, and `json.loads` needs several times the file. Here the standard library's
 own decoder reads from a window of the file that grows only until it holds one whole value (`MAX_VALUE` at most), so memory
-does not depend on the file. Text that is not UTF-8 is read with replacement characters.
+does not depend on the file. Bytes that are not UTF-8 come as half surrogates, by which a sample of them is known; a number of
+thousands of digits comes as null.
 """
 
 from __future__ import annotations
@@ -16,14 +17,23 @@ from typing import Any, TextIO
 WINDOW = 1 << 20  # characters read at a time
 MAX_VALUE = 64 << 20  # characters of one value
 
-_DECODER = json.JSONDecoder()
+
+def _integer(digits: str) -> int | None:
+    """`None` for a number of thousands of digits, which Python does not read: no reason to lose its row."""
+    try:
+        return int(digits)
+    except ValueError:
+        return None
+
+
+DECODER = json.JSONDecoder(parse_int=_integer)
 _SPACE = re.compile(r"[ \t\n\r]*")
 _PARTING = set(",:]} \t\n\r")  # what may follow a value: without it a number may go on behind the window
 
 
 def list_values(path: Path) -> Iterator[Any]:
     """The values of a top-level list. Raises `ValueError`, also in mid-file, where the text is no such list."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         window = _Window(file, path)
         if window.peek() != "[":
             raise ValueError(f"{path} is no JSON list")
@@ -33,7 +43,7 @@ def list_values(path: Path) -> Iterator[Any]:
 
 def object_items(path: Path) -> Iterator[tuple[str, Any]]:
     """(key, value) of a top-level object. Raises `ValueError`, also in mid-file, where the text is none."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         window = _open_object(file, path)
         for key in window.items_begun():
             yield key, window.value()
@@ -46,7 +56,7 @@ def values_under(path: Path, key: str) -> Iterator[Any]:
     Raises `ValueError`, also in mid-file, where the text is no such object.
     """
     found = False
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         window = _open_object(file, path)
         for name in window.items_begun():
             if window.peek() != "[":
@@ -107,7 +117,7 @@ class _Window:
         size = WINDOW
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = DECODER.raw_decode(self.text, self.at)
                 if self.ended or self.text[end : end + 1] in _PARTING:
                     self.at = end
                     return value

@@ -11,8 +11,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.convert.common import Skips, listed, read_images, read_rows, root_of, source_of
+from datasets.convert.common import Skips, root_of, row_files, source_of
 from datasets.convert.conversation import conversation
+from datasets.convert.pictures import read_images
+from datasets.convert.rows import read_rows
 from vlm.sample import Image, Sample
 
 ENDINGS = (".json", ".jsonl", ".jsonl.gz")
@@ -25,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def convert(src: Path, skips: Skips, *, images: str | None = None) -> Iterator[Sample]:
     """A sample a conversation. Raises `ValueError` when no row has one."""
     root, seen = root_of(src, images), False
-    for path in listed(src, ENDINGS):
+    for path in row_files(src, ENDINGS, skips):
         for where, row in read_rows(path, skips):
             seen = seen or "conversations" in row
             sample = row_sample(row, where, root, skips, folders=("", "images"), source=source_of(path))

@@ -14,6 +14,7 @@ counted; its page stays, unless `--min-images` asks for more.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,9 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from datasets.convert.common import Skips, listed, read_images, read_rows, root_of
+from datasets.convert.common import Skips, root_of, row_files
+from datasets.convert.pictures import read_images
+from datasets.convert.rows import read_rows
 from vlm.sample import Image, Sample, Segment, Text
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zip")
@@ -39,8 +42,10 @@ def convert(
     src: Path, skips: Skips, *, images: str | None = None, min_similarity: float = 0.0, min_images: int = 0
 ) -> Iterator[Sample]:
     """A sample a page, all its text learnt. Raises `ValueError` when no row has the lists."""
+    if not math.isfinite(min_similarity):
+        raise ValueError(f"--min-similarity is {min_similarity}: want a finite number")
     root, seen = root_of(src, images), False
-    for path in listed(src, ENDINGS):
+    for path in row_files(src, ENDINGS, skips):
         folders = (f"{path.name.split('.')[0]}_images", "images", "")
         for where, row in read_rows(path, skips):
             seen = seen or {"text_list", "image_info"} <= row.keys()

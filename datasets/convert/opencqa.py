@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.convert.common import SPLITS, Skips, filled, inside, read_image, read_rows
+from datasets.convert.common import SPLITS, Skips, filled, layout_file
 from datasets.convert.json_stream import object_items
+from datasets.convert.pictures import read_image
+from datasets.convert.rows import read_rows
 from vlm.prompt import question
 from vlm.sample import Image, Sample
 
@@ -33,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def convert(src: Path, skips: Skips, *, split: str | None = None, context: str = "none") -> Iterator[Sample]:
     """Samples of all splits present. Raises `ValueError` when there is none, or not the one that was asked for."""
-    files = {name: path for name in ([split] if split else SPLITS) if (path := _file(src, name))}
+    files = {name: path for name in ([split] if split else SPLITS) if (path := _file(src, name, skips))}
     if not files:
         layout = f"{split or 'train, val or test'}.json, or SPLIT_extended.json, and chart_images/"
         raise ValueError(f"{src} is not in OpenCQA's layout: no {layout}")
@@ -51,9 +53,10 @@ def convert(src: Path, skips: Skips, *, split: str | None = None, context: str =
                 yield replace(sample, source=name, meta={"image": row["image"]})
 
 
-def _file(src: Path, split: str) -> Path | None:
+def _file(src: Path, split: str, skips: Skips) -> Path | None:
     extended = f"{split}_extended.json"
-    return inside(src, f"{split}.json") or inside(src, extended) or inside(src, extended, EXTENDED)
+    places = ((f"{split}.json", ""), (extended, ""), (extended, EXTENDED))
+    return next(filter(None, (layout_file(src, name, skips, folder) for name, folder in places)), None)
 
 
 def _extended(path: Path, skips: Skips) -> Iterator[tuple[str, dict]]:

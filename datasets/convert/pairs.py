@@ -5,8 +5,8 @@
    an image folder; names are looked for beside the table and in `images/` there;
 3. folders of pictures, each with its caption in `NAME.txt`, or as `caption` in `NAME.json`, beside it.
 
-Folders are walked in the order of their names; links and hidden files are left alone. What lies below a folder `train`, `val`
-(`validation`) or `test` of SRC goes to the shards of this name, all else to `pairs`.
+Folders are walked in the order of their names; hidden files are left alone, links and files of other kinds are counted. What
+lies below a folder `train`, `val` (`validation`) or `test` of SRC goes to the shards of this name, all else to `pairs`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,24 @@ import argparse
 import contextlib
 import csv
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
-from datasets.convert.common import PICTURE_ENDINGS, Skips, checked, filled, inside, read_image, read_rows, text_lines
-from datasets.shards import ShardSource
+from datasets.convert.common import OTHER, PICTURE_ENDINGS, UNREAD_PICTURES, Skips, filled, inside, walked
+from datasets.convert.json_stream import DECODER
+from datasets.convert.pictures import UNREAD, checked, read_image
+from datasets.convert.rows import read_rows, text_lines
+from datasets.members import from_members
+from datasets.shard_scan import BROKEN, MAX_SAMPLE, scan
 from datasets.source import BadSample
+from datasets.tar_members import keyed_members
 from vlm.sample import Image, Sample, Text
 
 TABLES = (".csv", ".tsv", ".jsonl", ".jsonl.gz")
 PICTURE_FIELDS = ("file_name", "image", "image_path", "filename", "filepath", "file", "path")
 CAPTION_FIELDS = ("caption", "text", "TEXT", "description")
+BESIDE_SHARDS = ("_stats.json", ".parquet")  # what img2dataset says of a shard
 MAX_CAPTION = 1 << 20  # bytes of a file beside a picture
 SOURCES = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
@@ -40,29 +46,31 @@ def convert(src: Path, skips: Skips, *, image_field: str | None = None, caption_
     """A sample a picture, its caption learnt. Raises `ValueError` when SRC holds none of the three forms."""
     root = src if src.is_dir() else src.parent
     fields = ((image_field,) if image_field else PICTURE_FIELDS, (caption_field,) if caption_field else CAPTION_FIELDS)
-    if shards := list(_walk(src, ".tar")):
+    names = [path.relative_to(src).as_posix() for path in walked(src, skips)] if src.is_dir() else [src.name]
+    if shards := _ending(names, ".tar"):
+        _count_others(names, (".tar", *BESIDE_SHARDS), skips)
         for name in shards:
             yield from _shard(root, name, skips)
-    elif tables := list(_walk(src, TABLES)):
+    elif tables := _ending(names, TABLES):
+        _count_others(names, (*TABLES, *PICTURE_ENDINGS), skips)
         for name in tables:
             yield from _table(root, name, *fields, skips)
-    elif src.is_dir() and next(_walk(src, PICTURE_ENDINGS), None):
-        yield from _folders(root, skips)
+    elif src.is_dir() and _ending(names, PICTURE_ENDINGS):
+        _count_others(names, (".txt", ".json", *PICTURE_ENDINGS, *UNREAD_PICTURES), skips)
+        yield from _folders(root, names, skips)
     else:
+        _count_others(names, (), skips)
         raise ValueError(f"{src} holds no pairs: no .tar, no {', '.join(TABLES)} and no pictures")
 
 
-def _walk(src: Path, endings: str | tuple[str, ...]) -> Iterator[str]:
-    """Names below SRC, or SRC's own, folder by folder."""
-    if src.is_file():
-        yield from [src.name] if src.name.lower().endswith(endings) else []
-        return
-    for folder, subfolders, names in os.walk(src):
-        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.lower().endswith(endings) and not name.startswith(".") and path.is_file() and not path.is_symlink():
-                yield path.relative_to(src).as_posix()
+def _ending(names: list[str], endings: str | tuple[str, ...]) -> list[str]:
+    return [name for name in names if name.lower().endswith(endings)]
+
+
+def _count_others(names: list[str], endings: tuple[str, ...], skips: Skips) -> None:
+    for name in names:
+        if not name.lower().endswith(endings):
+            skips.add(OTHER, name)
 
 
 def _source(name: str) -> str:
@@ -70,26 +78,40 @@ def _source(name: str) -> str:
 
 
 def _shard(root: Path, name: str, skips: Skips) -> Iterator[Sample]:
-    """Read as a source of shards is; like there, an index of the shard is kept beside it where that can be written."""
+    """Read as a source of shards is, once and in order, so that no index of it is kept in SRC."""
     try:
-        shard = ShardSource(root / name, shuffle=False)
+        facts, places = scan(root / name)
     except ValueError:
-        skips.add("shard without samples", name)
+        skips.add("shard is compressed: it must be unpacked to .tar first", name)
         return
-    for reason, count in shard.skipped.items():
+    if not places:
+        skips.add("file is no tar" if facts.cut else "shard without samples", name)
+        return
+    for reason, count in facts.skipped.items():
         skips.add(f"member of a shard: {reason}", name, count)
-    if shard.cut:
+    if facts.cut:
         skips.add("shard cut off", name)
-    for index in range(len(shard)):
-        try:
-            sample = shard.get(0, index)
-        except BadSample as bad:
-            skips.add(bad.reason, bad.detail)
-            continue
-        where = f"{name}:{sample.key}"
-        pictures = [s.data for s in sample.segments if isinstance(s, Image) and isinstance(s.data, bytes)]
-        captions = [text for s in sample.segments if isinstance(s, Text) and (text := filled(s.text))]
-        yield from _pair(pictures, captions, where, name, skips)
+    with (root / name).open("rb") as file:
+        for start, stop in zip(places[::2], places[1::2], strict=True):
+            try:
+                sample = _member_sample(file, start, stop)
+            except BadSample as bad:
+                skips.add(bad.reason, f"{name}: {bad.detail}")
+                continue
+            pictures = [s.data for s in sample.segments if isinstance(s, Image) and isinstance(s.data, bytes)]
+            captions = [text for s in sample.segments if isinstance(s, Text) and (text := filled(s.text))]
+            yield from _pair(pictures, captions, f"{name}:{sample.key}", name, skips)
+
+
+def _member_sample(file: BinaryIO, start: int, stop: int) -> Sample:
+    """Raises `BadSample`."""
+    if stop - start > MAX_SAMPLE:
+        raise BadSample("too large", f"a sample of {stop - start:,} bytes at byte {start:,}")
+    file.seek(start)
+    try:
+        return from_members(*keyed_members(file.read(stop - start)), "")
+    except BROKEN as error:
+        raise BadSample("broken shard", f"{error} at byte {start:,}") from None
 
 
 def _pair(pictures: list[bytes], captions: list[str], where: str, name: str, skips: Skips) -> Iterator[Sample]:
@@ -148,28 +170,38 @@ def _check(path: Path, header: list[str], option: str, fields: tuple[str, ...]) 
         raise ValueError(f"{path} has no column {' or '.join(fields)}, but {known!a}: name one with {option}")
 
 
-def _folders(root: Path, skips: Skips) -> Iterator[Sample]:
-    for name in _walk(root, PICTURE_ENDINGS):
-        caption = _caption(root, name)
+def _folders(root: Path, names: list[str], skips: Skips) -> Iterator[Sample]:
+    for name in _ending(names, PICTURE_ENDINGS):
+        try:
+            caption = _caption(root, name)
+        except UnicodeDecodeError:
+            skips.add("caption is not UTF-8", name)
+            continue
         if caption is None:
             skips.add("picture without a caption", name)
         elif (data := read_image(root, name, skips)) is not None:
             yield Sample((Image(data), Text(caption)), name, _source(name))
-    for name in _walk(root, ".txt"):
-        stem = name.rpartition(".")[0]
-        if not any(inside(root, stem + ending) or inside(root, stem + ending.upper()) for ending in PICTURE_ENDINGS):
+    for name in _ending(names, UNREAD_PICTURES):
+        skips.add(UNREAD, name)
+    pictured = {_stem(name) for name in _ending(names, (*PICTURE_ENDINGS, *UNREAD_PICTURES))}
+    for name in _ending(names, ".txt"):
+        if _stem(name) not in pictured:
             skips.add("caption without a picture", name)
 
 
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
 def _caption(root: Path, name: str) -> str | None:
-    """What stands beside a picture; of a .txt and a .json the former."""
-    stem = name.rpartition(".")[0]
+    """What stands beside a picture; of a .txt and a .json the former. Raises `UnicodeDecodeError`."""
+    stem = _stem(name)
     text = inside(root, f"{stem}.txt")
-    if text and text.stat().st_size <= MAX_CAPTION and (found := filled(text.read_text("utf-8-sig", "replace"))):
+    if text and text.stat().st_size <= MAX_CAPTION and (found := filled(text.read_text("utf-8-sig"))):
         return found
     record = inside(root, f"{stem}.json")
     if record and record.stat().st_size <= MAX_CAPTION:
-        with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(record.read_bytes())
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
+            value = DECODER.decode(record.read_text("utf-8-sig"))
             return filled(value.get("caption")) if isinstance(value, dict) else None
     return None

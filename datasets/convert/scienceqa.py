@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.convert.common import SPLITS, Skips, filled, inside, read_image, read_rows
+from datasets.convert.common import SPLITS, Skips, filled, layout_file
 from datasets.convert.json_stream import object_items
 from datasets.convert.llava import row_sample
+from datasets.convert.pictures import read_image
+from datasets.convert.rows import read_rows
 from vlm.prompt import question
 from vlm.sample import Image, Sample
 
@@ -33,8 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def convert(src: Path, skips: Skips, *, split: str | None = None) -> Iterator[Sample]:
     """Samples of all splits present. Raises `ValueError` when there is none, or not the one that was asked for."""
     wanted = (split,) if split else SPLITS
-    problems = inside(src, "problems.json")
-    rows = {name: path for name in wanted if (path := inside(src, f"{name}.json"))}
+    problems = layout_file(src, "problems.json", skips)
+    rows = {name: path for name in wanted if (path := layout_file(src, f"{name}.json", skips))}
     if problems:
         yield from _problems(src, problems, wanted, skips)
     elif rows:
@@ -47,7 +49,7 @@ def convert(src: Path, skips: Skips, *, split: str | None = None) -> Iterator[Sa
 
 
 def _problems(src: Path, path: Path, wanted: tuple[str, ...], skips: Skips) -> Iterator[Sample]:
-    chosen = _splits(src)
+    chosen = _splits(src, skips)
     for number, row in object_items(path):
         split = chosen.get(number) if chosen else row.get("split") if isinstance(row, dict) else None
         if split not in SPLITS or not isinstance(row, dict):
@@ -56,9 +58,9 @@ def _problems(src: Path, path: Path, wanted: tuple[str, ...], skips: Skips) -> I
             yield from _problem(src, split, number, row, skips)
 
 
-def _splits(src: Path) -> dict[str, str]:
+def _splits(src: Path, skips: Skips) -> dict[str, str]:
     """Id → split by `pid_splits.json`, which also lists unions (`trainval`) and parts (`minival`) of the three."""
-    path = inside(src, "pid_splits.json")
+    path = layout_file(src, "pid_splits.json", skips)
     lists = {name: ids for name, ids in object_items(path) if isinstance(ids, list)} if path else {}
     return {str(number): split for split in SPLITS for number in lists.get(split, ())}
 

@@ -1,17 +1,18 @@
 """Plain text: .jsonl and .jsonl.gz with a `text` in each row, .txt files, source trees.
 
-SRC is one file or a folder, walked in the order of its names; hidden files and links are left alone. A file of known text or
-source kind is one document; one over a million characters is split at line ends, so that no document holds up its lane.
+SRC is one file or a folder, walked in the order of its names; hidden files are left alone, links and files of other kinds are
+counted. A file of known text or source kind is one document; one over a million characters is split at line ends, so that no
+document holds up its lane.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.convert.common import Skips, read_rows, source_of
+from datasets.convert.common import OTHER, Skips, source_of, walked
+from datasets.convert.rows import read_rows
 from datasets.text import chunks
 from vlm.sample import Sample, Text
 
@@ -32,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def convert(src: Path, skips: Skips, *, field: str = "text") -> Iterator[Sample]:
     """A sample a document. Raises `ValueError` when SRC holds nothing of these kinds."""
     seen = False
-    for path in _files(src):
+    for path in _files(src, skips):
         seen = True
         name = path.name if src.is_file() else path.relative_to(src).as_posix()
         documents = _rows(path, skips, field) if path.name.endswith(ROWS) else _file(path, name, skips)
@@ -46,17 +47,15 @@ def convert(src: Path, skips: Skips, *, field: str = "text") -> Iterator[Sample]
         raise ValueError(f"{src} holds no text: no {', '.join(ROWS)}, {', '.join(sorted(PROSE))} or source files")
 
 
-def _files(src: Path) -> Iterator[Path]:
+def _files(src: Path, skips: Skips) -> Iterator[Path]:
     if src.is_file():
         yield src
         return
-    for folder, subfolders, names in os.walk(src):
-        subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            known = path.suffix.lower() in PROSE | CODE or name.endswith(ROWS)
-            if known and not name.startswith(".") and path.is_file() and not path.is_symlink():
-                yield path
+    for path in walked(src, skips):
+        if path.suffix.lower() in PROSE | CODE or path.name.endswith(ROWS):
+            yield path
+        else:
+            skips.add(OTHER, path.relative_to(src).as_posix())
 
 
 def _rows(path: Path, skips: Skips, field: str) -> Iterator[tuple[str, str]]:

@@ -23,12 +23,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.convert.common import PICTURE_ENDINGS, Skips, filled, listed, read_images, read_rows, root_of, source_of
+from datasets.convert.common import PICTURE_ENDINGS, Skips, filled, listed, root_of, row_files, source_of
+from datasets.convert.pictures import read_images, why_not
+from datasets.convert.rows import read_rows
 from vlm.prompt import turn
 from vlm.sample import Sample, Segment, Text, Video
 
 ENDINGS = (".json", ".jsonl", ".jsonl.gz")
 FRAMES = 32  # kept of one clip
+LONGEST = 1e9  # seconds of a clip: what is past that is no time
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def convert(
     if not 0 < fps < math.inf or max_frames < 1:
         raise ValueError(f"--fps {fps} and --max-frames {max_frames} must be above 0")
     root, seen = root_of(src, images), False
-    for path in listed(src, ENDINGS):
+    for path in row_files(src, ENDINGS, skips):
         for where, row in read_rows(path, skips):
             seen = seen or "frames" in row
             try:
@@ -67,10 +70,10 @@ def convert(
 
 
 def _row(row: dict, where: str, root: Path, fps: float, most: int, source: str, skips: Skips) -> Iterator[Sample]:
-    told = list(_captions(row)) + list(_questions(row))
+    told = list(_captions(row, where, skips)) + list(_questions(row, where, skips))
     if not told:
         raise ValueError("no caption and no question with an answer")
-    names = _names(root, row.get("frames"))
+    names = _names(root, row.get("frames"), skips)
     times = _times(row, len(names), fps)
     name = row.get("id")
     key = str(name) if isinstance(name, str | int) else where
@@ -92,15 +95,15 @@ def _clip(root: Path, shown: Sequence[tuple[object, float]], most: int, skips: S
     return Video(tuple(d for d, _ in kept), tuple(t - shown[0][1] for _, t in kept)) if kept else None
 
 
-def _names(root: Path, frames: object) -> list[object]:
+def _names(root: Path, frames: object, skips: Skips) -> list[object]:
     """File names of the frames, of a folder in the order of the numbers in their names."""
     if isinstance(frames, list):
         return frames
     if not isinstance(frames, str):
         raise ValueError("no frames")
-    found = [path.name for path in listed(root, PICTURE_ENDINGS, frames)]
+    found = [path.name for path in listed(root, PICTURE_ENDINGS, skips, frames)]
     if not found:
-        raise ValueError("folder of frames missing")
+        raise ValueError(f"folder of frames {why_not(root, frames)}")
     return [f"{frames}/{name}" for name in sorted(found, key=_natural)]
 
 
@@ -115,6 +118,8 @@ def _times(row: dict, count: int, fps: float) -> list[float]:
         rate = _number(row.get("fps", fps))
         if not rate or rate < 0:
             raise ValueError("fps is no number above 0")
+        if count / rate > LONGEST:
+            raise ValueError("fps makes a clip of decades")
         return [i / rate for i in range(count)]
     times = [t for t in map(_number, given) if t is not None] if isinstance(given, list) else []
     if len(times) != count or times != sorted(times):
@@ -124,20 +129,21 @@ def _times(row: dict, count: int, fps: float) -> list[float]:
 
 def _number(value: object) -> float | None:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LONGEST:
         return None
     return float(value)
 
 
-def _captions(row: dict) -> Iterator[Told]:
+def _captions(row: dict, where: str, skips: Skips) -> Iterator[Told]:
     given = row.get("captions")
     for entry in [row.get("caption"), *(given if isinstance(given, list) else [])]:
         entry = entry if isinstance(entry, dict) else {"text": entry}
-        if text := filled(entry.get("text")):
-            yield Told((Text(text),), *_span(entry))
+        text = filled(entry.get("text"))
+        if text and (span := _span(entry, where, skips)) is not None:
+            yield Told((Text(text),), *span)
 
 
-def _questions(row: dict) -> Iterator[Told]:
+def _questions(row: dict, where: str, skips: Skips) -> Iterator[Told]:
     """Those about the whole clip together, one after the other; each with a span apart."""
     given = row.get("qa")
     together: tuple[Segment, ...] = ()
@@ -148,7 +154,9 @@ def _questions(row: dict) -> Iterator[Told]:
         if not asked or not answer:
             continue
         segments = turn(asked, answer=answer, rationale=filled(entry.get("rationale")))
-        span = _span(entry) if entry is not row else ()
+        span = _span(entry, where, skips) if entry is not row else ()
+        if span is None:
+            continue
         if span:
             yield Told(segments, *span)
         else:
@@ -157,11 +165,12 @@ def _questions(row: dict) -> Iterator[Told]:
         yield Told(together)
 
 
-def _span(entry: dict) -> tuple[float, float] | tuple[()]:
-    """(start, end) in seconds, where given. Raises `ValueError` for what is no span."""
+def _span(entry: dict, where: str, skips: Skips) -> tuple[float, float] | tuple[()] | None:
+    """(start, end) in seconds, where given; `None`, counted, for what is no span."""
     if "start" not in entry and "end" not in entry:
         return ()
     start, end = _number(entry.get("start", 0.0)), _number(entry.get("end", 1e8))
     if start is None or end is None or start > end:
-        raise ValueError("start and end are no span of seconds")
+        skips.add("start and end are no span of seconds", where)
+        return None
     return start, end

@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.convert.common import Skips, filled, listed, read_image, root_of
+from datasets.convert.common import Skips, filled, listed, root_of
 from datasets.convert.json_stream import values_under
+from datasets.convert.pictures import read_image
 from vlm.prompt import question
 from vlm.sample import Image, Sample
 
@@ -41,7 +42,7 @@ def convert(
 ) -> Iterator[Sample]:
     """Samples of all subsets that have both files. Raises `ValueError` when there is none."""
     root, found = root_of(src, images), False
-    files = {path.name: path for folder in FOLDERS if src.is_dir() for path in listed(src, ".json", folder)}
+    files = {path.name: path for folder in FOLDERS if src.is_dir() for path in listed(src, ".json", skips, folder)}
     for name, path in sorted(files.items()):
         match = ANNOTATIONS.fullmatch(name)
         asked = files.get(f"{match[1]}OpenEnded_mscoco_{match[2]}_questions.json") if match else None
@@ -57,7 +58,7 @@ def _subset(
     root: Path, asked: Path, annotated: Path, subset: str, each: bool, min_votes: int, skips: Skips
 ) -> Iterator[Sample]:
     questions = dict(_questions(asked, skips))
-    for number, row in enumerate(values_under(annotated, "annotations")):
+    for number, row in enumerate(values_under(annotated, "annotations"), 1):
         where = f"{annotated.name}:{number}"
         found = questions.pop(key, None) if isinstance(row, dict) and type(key := row.get("question_id")) is int else None
         if found is None:
@@ -83,7 +84,7 @@ def _subset(
 
 def _questions(path: Path, skips: Skips) -> Iterator[tuple[int, tuple[str, int]]]:
     """(question_id, (question, image_id))."""
-    for number, row in enumerate(values_under(path, "questions")):
+    for number, row in enumerate(values_under(path, "questions"), 1):
         row = row if isinstance(row, dict) else {}
         key, text, image = row.get("question_id"), filled(row.get("question")), row.get("image_id")
         if text and type(key) is int and type(image) is int and 0 <= image < 10**12:

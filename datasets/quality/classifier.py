@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 from torch import Tensor
 
-from datasets.convert.common import Skips, read_rows
+from datasets.convert.common import Skips
+from datasets.convert.rows import read_rows
 from datasets.quality.words import Digest, Hashes, ngrams, walk
 
 FORMAT = "unwanted-text classifier 1"
@@ -212,6 +213,8 @@ def train(labelled: Path, model: Path, *, epochs: int = 5, seed: int = 0) -> dic
     """Train on labelled rows, write the classifier, and return (and write beside it) how it does on the held-out rows."""
     if not labelled.is_file():
         raise ValueError(f"labelled texts {labelled} do not exist")
+    if model.is_dir():
+        raise ValueError(f"MODEL {model} is a folder: name a file in it")
     skips = Skips()
     data, held_out = read_labelled(labelled, skips)
     classifier = fit(data, epochs=epochs, seed=seed)

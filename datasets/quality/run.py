@@ -47,7 +47,7 @@ def run(
         with part.open("w", encoding="utf-8", errors="replace") as dropped:
             report = Report(dropped)
             kept = _judged(read(paths, skips), sieve, report)
-            shards = _write(kept, dst, report)
+            shards = _write(kept, dst, report, skips)
         part.replace(dst / "dropped.jsonl")
     finally:
         part.unlink(missing_ok=True)
@@ -72,12 +72,14 @@ def _judged(samples: Iterator[Placed], sieve: Filter, report: Report) -> Iterato
             yield placed.sample
 
 
-def _write(kept: Iterator[Sample], dst: Path, report: Report) -> dict:
+def _write(kept: Iterator[Sample], dst: Path, report: Report, skips: Skips) -> dict:
     try:
-        return write(kept, dst)
+        return write(kept, dst, skips)
     except ValueError as error:
-        if report.kept or not report.dropped:
+        if report.kept or not (report.dropped or skips.counts):
             raise
+        if not report.dropped:
+            raise ValueError(f"{error}: {'; '.join(skips.lines())}") from error
         (reason, count), *_ = report.dropped.most_common(1)
         raise ValueError(
             f"no sample would be kept: {report.dropped.total():,} dropped, {count:,} of them for {reason!r}"

@@ -16,7 +16,7 @@ from datasets.source import BadSample
 from vlm.prompt import ANSWER, REASON
 from vlm.sample import Sample, Text
 
-LINES = 10  # of progress where there is no terminal
+LINES, FEW = 10, 1000  # of progress where there is no terminal; samples that pass without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Placed:
 
 def read(paths: Sequence[Path], skips: Skips, what: str = "samples") -> Iterator[Placed]:
     """All samples of some shards; those that cannot be read are counted in `skips`."""
-    total = sum(len(index_shard(path).samples) // 2 for path in paths)
+    total = sum(len(index_shard(path)) for path in paths)
     bar = tqdm(total=total, unit=f" {what}", disable=not sys.stderr.isatty())
     done = 0
     for path in paths:
-        if not index_shard(path).samples:
+        if not len(index_shard(path)):
             skips.add("shard without samples", path.name)
             continue
-        source = ShardSource(path, shuffle=False)
+        source = ShardSource(path, shuffle=False, allow_special=True)  # they come to no model here
         if source.cut:
             skips.add("shard cut off", path.name)
         for number in range(len(source)):
@@ -51,7 +51,7 @@ def read(paths: Sequence[Path], skips: Skips, what: str = "samples") -> Iterator
                 skips.add(bad.reason, f"{path.name}#{number}: {bad.detail}")
             done += 1
             bar.update()
-            if bar.disable and done % max(1, total // LINES) == 0:
+            if bar.disable and done % max(FEW, total // LINES) == 0:
                 print(f"{done:,} of {total:,} {what}", file=sys.stderr)
     bar.close()
 

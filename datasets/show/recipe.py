@@ -1,13 +1,13 @@
 """What is to be shown: shards as they lie there, or a stage of a training configuration as the run will draw it.
 
 Without a tokenizer one is trained on the first documents, as a run does. Of a configuration only what concerns the data is read
-(train/ checks the rest); rows, order and vocabulary are then exactly the run's.
+(train/ checks the rest); rows, order and vocabulary are then the run's, with `shares: tokens` as far as the lengths that are
+measured here anew are those that the run measured when it began.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from tokenizers import Tokenizer
 
-from datasets.build import build_mixture, nearest
+from datasets.build import nearest, source_seed, stage_mixture
 from datasets.mean_tokens import mean_tokens
 from datasets.mixture import Mixture
 from datasets.shards import ShardSource, common_name, find_shards
@@ -99,7 +99,7 @@ def of_shards(paths: Sequence[str], tokenizer: str | None, *, seed: int, length:
     sets: dict[str, list[Path]] = {}
     for shard in dict.fromkeys(find_shards(list(paths))):
         sets.setdefault(common_name([shard]), []).append(shard)
-    sources = [ShardSource(shards, seed=seed, name=name) for name, shards in sets.items()]
+    sources = [ShardSource(s, seed=source_seed(seed, name), name=name, allow_special=True) for name, s in sets.items()]
     most = max(map(len, sources))
     mixture = Mixture(sources, [max(len(s), most / 1000) for s in sources], [1] * len(sources))
     processor, vocabulary = _given(tokenizer, ImageTransform(image_size)) if tokenizer else (None, "")
@@ -122,7 +122,8 @@ def of_config(path: str | Path, stage: str | None, tokenizer: str | None, *, see
     mixture = _mixture(config, chosen.mixture, name, seed)
     processor, vocabulary = _processor(config, Path(path), tokenizer, seed)
     if chosen.shares == "tokens":  # of the configured length, whatever is shown
-        mixture = mixture.by_tokens({s.name: mean_tokens(s, processor, chosen.length) for s in mixture.sources})
+        most = chosen.max_images
+        mixture = mixture.by_tokens({s.name: mean_tokens(s, processor, chosen.length, most) for s in mixture.sources})
     length = chosen.length if length is None else length
     return Recipe(f"{path}, {name}", vocabulary, mixture, processor, chosen.rows, length, chosen.max_images, chosen.window)
 
@@ -140,12 +141,11 @@ def read_config(path: str | Path) -> _Config:
 
 
 def _mixture(config: _Config, weights: dict[str, float], name: str, seed: int) -> Mixture:
-    """As train/data.py builds it."""
+    """Raises `ValueError` for a source that is not configured."""
     for source in weights:
         if source not in config.sources:
             raise ValueError(f"{name} names source {source!r}, which is not in sources{nearest(source, config.sources)}")
-    specs = [{"name": source} | config.sources[source] | {"weight": weight} for source, weight in weights.items()]
-    return build_mixture(specs, data_root=config.data_root, seed=zlib.crc32(f"{seed}/{name}".encode()))
+    return stage_mixture(config.sources, weights, name, data_root=config.data_root, seed=seed)
 
 
 def _processor(config: _Config, path: Path, tokenizer: str | None, seed: int) -> tuple[Processor, str]:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.build import build_mixture, build_source
+from datasets.build import build_mixture, build_source, source_seed
 from datasets.shards import ShardWriter
 from vlm.sample import Sample, Text
 
@@ -54,6 +54,31 @@ def test_mistakes_are_named(spec, message, root):
         build_source(spec, data_root=root)
 
 
+def test_each_source_has_an_order_of_its_own(tmp_path):
+    for name in "ab":
+        with ShardWriter(tmp_path / name, name) as writer:
+            for i in range(50):
+                writer.write(Sample((Text(str(i)),), str(i)))
+
+    def orders(*names):
+        specs = [{"kind": "shards", "path": path} | ({"name": name} if name else {}) for name, path in names]
+        mixture = build_mixture(specs, data_root=tmp_path, seed=3)
+        return [[s.get(epoch, i).key for epoch in range(2) for i in range(50)] for s in mixture.sources]
+
+    first, second = orders(("one", "a"), ("two", "b"))
+    assert first != second and sum(x == y for x, y in zip(first, second, strict=True)) < 15
+    assert orders(("three", "b"), ("two", "b"), ("one", "b"))[::-1][:2] == [first, second]  # by name, wherever it stands
+    assert len({tuple(order) for order in orders((None, "a"), (None, "b"))}) == 2
+    assert [source_seed(0, "text"), source_seed(1, "text"), source_seed(0, "code")] == [3974522368, 666547621, 2692280671]
+
+
+def test_a_mistake_says_whose_it_is(root):
+    with pytest.raises(ValueError, match=r"^source 'web': no shards at .*nowhere"):
+        build_mixture([{"kind": "shards", "name": "web", "path": "nowhere"}], data_root=root)
+    with pytest.raises(ValueError, match=r"^no shards at .*nowhere"):
+        build_mixture([{"kind": "shards", "path": "nowhere"}], data_root=root)
+
+
 def test_an_empty_mixture():
     with pytest.raises(ValueError, match="the mixture is empty"):
         build_mixture([])
@@ -65,3 +90,48 @@ def test_what_happens_when_a_source_is_used_up(root):
     assert mixture.used_up == ("stop", "drop") and mixture.size == 2 * 2 * len(mixture.sources[0]) - 1
     with pytest.raises(ValueError, match="used_up of source 'stdlib' is 'halt'"):
         build_mixture([specs[0] | {"used_up": "halt"}], data_root=root)
+
+
+class Own:
+    """A source of one's own, for a configuration to name."""
+
+    def __init__(self, name: str, size: int, seed: int = 0) -> None:
+        self.name, self.size, self.seed = name, size, seed
+
+    def __len__(self):
+        return self.size
+
+    def get(self, epoch, index):
+        return Sample((Text(f"{self.name} {epoch}.{index}"),))
+
+
+class Unseeded(Own):
+    def __init__(self, name):
+        super().__init__(name, 3)
+
+
+def test_a_source_of_ones_own_is_named_by_its_module():
+    mixture = build_mixture(
+        [{"kind": f"{__name__}:Own", "name": "own", "size": 4}, {"kind": f"{__name__}:Unseeded", "name": "b"}]
+    )
+    own, unseeded = mixture.sources
+    assert (type(own), own.size, own.seed) == (Own, 4, source_seed(0, "own")) and unseeded.seed == 0
+    assert own.get(1, 2).segments[0].text == "own 1.2"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"kind": "no_such_module:Own"}, "kind 'no_such_module:Own' cannot be imported: No module named"),
+        ({"kind": f"{__name__}:Owned"}, "cannot be imported: module .* has no attribute 'Owned'"),
+        ({"kind": ":Own"}, "cannot be imported"),
+        ({"kind": ".build:Own"}, "cannot be imported"),
+        ({"kind": "os:system", "command": "touch pwned"}, "is no class with `__len__` and `get`"),
+        ({"kind": "subprocess:Popen", "args": "touch pwned"}, "is no class with `__len__` and `get`"),
+        ({"kind": f"{__name__}:Own", "name": "a"}, "needs the argument 'size'"),
+        ({"kind": f"{__name__}:Own", "name": "a", "sise": 3}, "has no argument 'sise'; did you mean 'size'"),
+    ],
+)
+def test_what_is_no_source_of_ones_own_is_said(spec, message):
+    with pytest.raises(ValueError, match=message):
+        build_source(spec)

@@ -103,4 +103,4 @@ def test_a_resume_starts_at_once_whatever_the_position():
     start = time.monotonic()
     step = next(iter(MixtureLoader(endless, PROCESSOR, rows=ROWS, length=LENGTH, state=state)))
     assert time.monotonic() - start < 2 and step.counts.tokens
-    assert step.epochs["a"] == pytest.approx(0.75, rel=1e-3)
+    assert all(lane["draws"] > 10**9 // ROWS for lane in step.state.values())

@@ -1,13 +1,19 @@
 import itertools
 import json
+import multiprocessing
+import os
 import random
+import resource
+import signal
+import time
+from collections import Counter
 
 import pytest
 import torch
 from dataset_fakes import Rotten, Words, processor
 from torch.testing import assert_close
 
-from datasets.loader import MixtureLoader, concatenate
+from datasets.loader import MixtureLoader, WorkerLost, concatenate
 from datasets.mixture import Mixture
 from datasets.pack import Lane
 from vlm.batch import IGNORE, Batch
@@ -94,12 +100,10 @@ def test_counts_describe_the_batch():
 
 def test_finite_mixture_is_seen_once_then_padding_for_ever():
     stream = iter(loader(mixture=mixture(epochs=2), world=1))
-    drawn, epochs = 0, {}
+    drawn = Counter()
     while (step := next(stream)).counts.tokens:
-        drawn += sum(step.counts.drawn.values())
-        epochs = step.epochs
-    assert drawn == 2 * (40 + 30 + 20 + 9)
-    assert epochs == {"a": 2, "p": 2, "q": 2, "r": 2}
+        drawn += step.counts.drawn
+    assert drawn == {"a": 80, "p": 60, "q": 40, "r": 18}
     for step in itertools.islice(stream, 3):
         assert step.counts.tokens == step.step_learnt == 0
         assert (step.batch.document == -1).all() and step.batch.tokens.shape == (ROWS, LENGTH)
@@ -110,6 +114,46 @@ def test_workers_leave_the_global_random_state_alone():
     before = torch.get_rng_state()
     next(iter(loader(workers=2)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_many_micro_batches_take_few_open_files():
+    few, whole = loader(rows=96, micro_batches=96, workers=2), loader(rows=96)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 48, before[1]))
+    try:
+        parts = list(itertools.islice(iter(few), 3 * 96))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for place, step in enumerate(itertools.islice(iter(whole), 3)):
+        assert_same(concatenate([part.batch for part in parts[96 * place : 96 * place + 96]]), step.batch)
+
+
+def test_a_worker_that_is_killed_is_one_line_where_its_batch_is_asked_for():
+    handler = signal.getsignal(signal.SIGCHLD)
+    stream = iter(loader(workers=2))
+    next(stream)
+    assert signal.getsignal(signal.SIGCHLD) is handler
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    time.sleep(0.2)  # nothing is raised here
+    with pytest.raises(WorkerLost, match=r"^a data worker has died.*run\.workers") as error:
+        list(itertools.islice(stream, 20))
+    assert "\n" not in str(error.value)
+
+
+def test_the_lanes_of_a_process_share_its_room_for_pictures(monkeypatch):
+    lanes = []
+    monkeypatch.setattr("datasets.loader.Lane", lambda *a, **options: lanes.append(Lane(*a, **options)) or lanes[-1])
+    monkeypatch.setattr("datasets.loader.WAITING", 600)
+    next(iter(loader()))
+    assert len(lanes) == ROWS and {lane.waiting for lane in lanes} == {600 // ROWS}
+
+
+def test_a_failed_step_is_a_step_of_padding():
+    for options in ({"world": 3, "rank": 1}, {"micro_batches": 2}):
+        one = loader(**options)
+        failed, step = one.failed(ValueError("x")), next(iter(one))
+        assert failed.batch.tokens.shape == step.batch.tokens.shape and (failed.batch.document == -1).all()
+        assert failed.step_learnt == failed.counts.tokens == 0 and failed.state is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -145,7 +189,7 @@ def test_every_lane_sees_every_source():
     drawn = [set() for _ in range(8)]
     for lane, seen in enumerate(drawn):
         one = Lane(sources, PROCESSOR, lane=lane, lanes=8, length=LENGTH)
-        for _ in range(12):
+        for _ in range(40):
             seen |= set(one.row()[1].drawn)
     assert all(seen == {"a", "b"} for seen in drawn)
 

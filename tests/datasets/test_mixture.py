@@ -127,17 +127,17 @@ def test_weights_as_shares_of_tokens():
     """Documents of very different lengths, and the tokens that come out share as the weights say."""
     sources = [Words("long", 900, longest=60), Words("short", 900, longest=2), Words("q", 900, longest=40, given=True)]
     length = 64
-    means = {s.name: mean_tokens(s, PROCESSOR, length) for s in sources}
+    means = {s.name: mean_tokens(s, PROCESSOR, length, 64) for s in sources}
     m = Mixture(sources, [2, 1, 1], used_up=["repeat"] * 3).by_tokens(means)
     lane, total = Lane(m, PROCESSOR, lane=0, lanes=1, length=length), Counts()
     for _ in range(4000):
         total += lane.row()[1]
     shares = {name: n / total.tokens for name, n in total.source_tokens.items()}
-    assert shares == pytest.approx({"long": 0.5, "short": 0.25, "q": 0.25}, abs=0.025)
+    assert shares == pytest.approx({"long": 0.5, "short": 0.25, "q": 0.25}, abs=0.005)
 
 
 def test_a_source_without_text_has_no_share_of_tokens():
     source = Words("a", 3)
     source.get = lambda *_: Sample(())
     with pytest.raises(ValueError, match="source 'a' has no text in the first 3 samples"):
-        mean_tokens(source, PROCESSOR, 64)
+        mean_tokens(source, PROCESSOR, 64, 64)

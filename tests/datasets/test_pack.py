@@ -1,7 +1,9 @@
+import io
 import tracemalloc
 from collections import Counter
 
 import numpy as np
+import PIL.Image
 import pytest
 from dataset_fakes import Rotten, Words, png, processor
 from hypothesis import given, settings
@@ -142,11 +144,13 @@ def test_a_clip_over_the_limit_is_not_decoded():
     assert counts.skipped == {("v", "clip too long"): 1}
 
 
-def test_a_waiting_document_that_has_gone_bad_is_dropped_and_counted_on_resume():
-    original = lane([Words("a", 8, longest=1)], window=3)
-    original.row()
-    state, source = original.state(), Words("a", 8, longest=1)
-    lost, get = state["pending"][0][2], source.get
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_waiting_document_that_has_gone_bad_is_dropped_and_counted_on_resume(begun):
+    original = lane([Words("a", 8, longest=9)], window=3, length=24)
+    before = original.row()[1].drawn
+    state, source = original.state(), Words("a", 8, longest=9)
+    lost = next(sample for _, _, sample, offset, _ in state["pending"] if begun == (offset > 0))
+    get = source.get
 
     def rot(epoch, index):
         if index == lost:
@@ -154,10 +158,12 @@ def test_a_waiting_document_that_has_gone_bad_is_dropped_and_counted_on_resume()
         return get(epoch, index)
 
     source.get = rot
-    resumed = lane([source], window=3, state=state)
+    resumed = lane([source], window=3, length=24, state=state)
     row, counts = resumed.row()
     assert row and counts.skipped == {("a", "rotten"): 1}
-    assert not resumed.row()[1].skipped
+    while (step := resumed.row())[0]:
+        counts += step[1]
+    assert counts.skipped == {("a", "rotten"): 1} and (before + counts.drawn) == {"a": 8}
 
 
 def test_pages_fill_rows_and_images_keep_with_their_text():
@@ -212,6 +218,109 @@ def test_a_very_long_text_is_read_in_parts_and_resumed_in_any(monkeypatch):
         while row := resumed.row()[0]:
             rest += [t for d in row for t in d.tokens.tolist()]
         assert seen[:count] + rest == seen
+
+
+def test_a_sample_counts_when_a_row_takes_it():
+    packer, total = lane([Words("a", 30), Words("q", 30, longest=20, given=True), Rotten("r", 30)], length=48), Counts()
+    while (step := packer.row())[0]:
+        total += step[1]
+        bad = Counter({"r": sum(n for (name, _), n in total.skipped.items() if name == "r")})
+        waiting = sum(offset == part == 0 for *_, offset, part in packer.state()["pending"])
+        assert total.drawn.total() == total.documents + bad.total()  # nothing that only waits
+        assert packer.draws == total.drawn.total() + waiting
+    assert total.drawn == {"a": 30, "q": 30, "r": 30} and waiting == 0
+
+
+def test_lost_ends_count_with_the_rows_that_lost_them():
+    packer = lane([Words("q", 9, longest=30, given=True)], length=32)
+    first = packer.row()[1]
+    assert (first.truncated, first.documents) == (0, 1) and any(w.cropped for w in packer.pending)
+
+
+class _Pictures(Words):
+    """Pages with noise for pictures, which no codec makes small; `fetched` counts reads."""
+
+    fetched = 0
+
+    def get(self, epoch, index):
+        type(self).fetched += 1
+        noise = np.random.default_rng(index).integers(0, 256, (120, 120, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(noise).save(buffer, "PNG")
+        parts = (part for i in range(3) for part in (Image(buffer.getvalue()), Text(f"{index}.{i} " * (3 + index % 9))))
+        return Sample(tuple(parts), str(index))
+
+
+@pytest.mark.parametrize("room", [0, 200_000])
+def test_waiting_pictures_have_a_budget_and_rows_stay_the_same(room):
+    every = lane([_Pictures("p", 20)], length=100, window=6)
+    few = lane([_Pictures("p", 20)], length=100, window=6, waiting=room)
+    state = None
+    while (step := every.row())[0]:
+        row, counts = few.row()
+        assert counts == step[1] and few.state() == every.state()
+        for ours, theirs in zip(row, step[0], strict=True):
+            assert ours.tokens.tolist() == theirs.tokens.tolist()
+            assert all((a[1] == b[1]).all() for a, b in zip(ours.media, theirs.media, strict=True))
+        assert sum(w.bytes for w in few.pending) <= room
+        state = state or (counts.cuts and few.state())
+    assert not few.row()[0]
+    resumed = lane([_Pictures("p", 20)], length=100, window=6, waiting=room, state=state)
+    assert sum(w.bytes for w in resumed.pending) <= room < sum(w.bytes for w in lane([_Pictures("p", 20)], state=state).pending)
+
+
+def test_a_picture_that_is_gone_when_it_is_fetched_again_is_counted():
+    source = _Pictures("p", 3)
+    packer = lane([source], length=60, waiting=0)
+    packer._refill(Counts())
+
+    def gone(epoch, index):
+        raise BadSample("gone")
+
+    source.get = gone
+    row, counts = packer.row()
+    assert not row and counts.skipped == {("p", "gone"): 3} and counts.drawn == {"p": 3}
+
+
+def test_the_end_of_a_row_is_filled_by_text_before_pages():
+    page, text = Words("p", 1, longest=1, images=2), Words("t", 1, longest=1)
+    pages = Sample((Text("a page begins with a long text. " * 3), Image(png(1)), Text("and goes on")), "p")
+    page.get, text.get = lambda *_: pages, lambda *_: Sample((Text("plain prose, and more of it. " * 9),), "t")
+    short = Words("s", 1, longest=1)
+    packer = Lane(Mixture([short, page, text], [1] * 3, [1] * 3), PROCESSOR, lane=0, lanes=1, length=64)
+    packer._refill(Counts())
+    order = [packer.mixture.names[w.draw.source] for w in packer.pending]
+    packer.pending.sort(key=lambda w: "spt".index(packer.mixture.names[w.draw.source]))  # the page is older than the text
+    row, counts = packer.row()
+    assert sorted(order) == ["p", "s", "t"] and counts.source_tokens["t"] > 0 and counts.source_tokens["p"] == 0
+    assert sum(map(len, row)) == 64
+
+
+def test_more_bad_samples_may_follow_each_other_where_more_may_be_bad(monkeypatch):
+    monkeypatch.setattr("datasets.pack.MAX_BAD", 20)
+    source = Words("a", 400)
+    get = source.get
+
+    def bad(epoch, index):
+        if index < 300:
+            raise BadSample("rotten")
+        return get(epoch, index)
+
+    source.get = bad
+    for share, stops in ((0.5, 40), (0.9, 200), (0.95, None), (1.0, None)):
+        packer = lane([source], max_skipped=share)
+        if stops is None:
+            assert packer.row()[0]
+        else:
+            with pytest.raises(ValueError, match=f"^{stops} samples in a row cannot be used"):
+                packer.row()
+    source.get = lambda epoch, index: bad(epoch, 0 if index % 5 else 399)
+    assert rows_of(lane([source], window=2))  # 320 bad ones, never more than four in a row
+    source.get = lambda epoch, index: bad(epoch, 0)
+    with pytest.raises(
+        ValueError, match=r"^400 samples in a row cannot be used"
+    ):  # a whole pass: an endless source has no more
+        lane([source], epochs=None, max_skipped=1.0).row()
 
 
 def test_ten_million_tokens_take_little_memory():

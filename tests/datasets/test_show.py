@@ -1,9 +1,13 @@
 """What the page and the counts say of samples whose masks are known."""
 
 import dataclasses
+import io
+import json
+import os
 import re
 import subprocess
 import sys
+import tarfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -27,6 +31,7 @@ from train.config import read_config as read_run_config
 from train.data import StageData
 from train.run_dir import RunDirectory
 from train.start import first_processor
+from vlm.command import status
 from vlm.sample import Image, Sample, Text, Video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,3 +262,20 @@ def test_a_configuration_means_what_it_means_to_the_run(path):
     assert ours.tokenizer.documents == theirs.tokenizer.documents
     for name in ("sources", "model", "init_from", "data_root"):
         assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_what_is_no_file_is_one_line_and_no_wait(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.tar")
+    assert status(lambda: main([str(tmp_path / "a.tar"), "--out", str(tmp_path / "page.html")])) == 2
+    assert re.fullmatch(r"error: shard .*a.tar is no file\n", capsys.readouterr().err)
+
+
+def test_half_a_surrogate_pair_is_a_bad_sample(tmp_path, capsys):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for n, text in enumerate(("some prose", "half \ud83d", "more")):
+            data = json.dumps({"segments": [{"text": text}]}).encode()
+            info = tarfile.TarInfo(f"{n}.json")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    main([str(tmp_path / "a.tar"), "--out", str(tmp_path / "page.html")])
+    assert re.search(r"\na +3 +3 +1 ", capsys.readouterr().out)  # size, drawn, skipped

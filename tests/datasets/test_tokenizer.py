@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from datasets.tokenizer import train_tokenizer
+from datasets.tokenizer import first_texts, train_tokenizer
 from vlm.processor import SPECIAL_TOKENS
+from vlm.sample import Sample, Text
 
 TEXTS = ["def add(a, b):\n    return a + b  # 1999\n" * 20, "The mean of 1999 and 2001 is 2000.\n" * 20]
 TOKENIZER = train_tokenizer(TEXTS, 400)
@@ -50,3 +51,20 @@ def test_merges_shorten_the_text():
 def test_too_small_a_vocabulary():
     with pytest.raises(ValueError, match="vocabulary of 259 tokens: it must hold 260"):
         train_tokenizer(TEXTS, 259)
+
+
+class Broken:
+    """The second sample holds half a surrogate pair."""
+
+    name = "broken"
+
+    def __len__(self):
+        return 3
+
+    def get(self, epoch, index):
+        return Sample((Text(("some prose", "half an emoji \ud83d", "more")[index]),))
+
+
+def test_a_sample_that_is_no_text_teaches_nothing():
+    assert list(first_texts(Broken(), 3)) == ["some prose", "more"]
+    train_tokenizer(first_texts(Broken(), 3), 400)

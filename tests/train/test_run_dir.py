@@ -11,7 +11,7 @@ import yaml
 from tokenizers import Tokenizer, models
 from train_runs import config, same_results, train
 
-from train.config import plain_yaml, read_config
+from train.config import plain_yaml, read_config, to_yaml
 from train.run_dir import RunDirectory
 
 
@@ -50,8 +50,19 @@ def test_what_does_not_change_the_mathematics_may_change(finished: Path) -> None
         "validation.every=3",
         "run.accelerator=cpu",
         "run.devices=2",
+        "data_root=/elsewhere",
+        "sources.code.cache=/tmp",
     ]
     RunDirectory(finished, config(finished, *free)).check()
+
+
+def test_a_source_named_as_a_free_key_is_not_free(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    more = ["sources.tokens={kind: stdlib}", "stages.text.mixture={code: 1.0, tokens: 1.0}"]
+    begun = config(run, *more)
+    (run / "config.yaml").write_text(to_yaml(begun))
+    with pytest.raises(ValueError, match=r"stages\.text\.mixture\.tokens differ"):
+        RunDirectory(run, config(run, more[0], "stages.text.mixture={code: 1.0, tokens: 9.0}")).check()
 
 
 def test_a_run_from_before_a_key_was_there_goes_on(finished: Path, tmp_path: Path) -> None:

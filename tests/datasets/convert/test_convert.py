@@ -1,11 +1,15 @@
+import errno
 import gzip
 import json
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from convert_fakes import convert, put, read
+from convert_fakes import convert, put, read, reasons
 
+from datasets import shards
 from datasets.convert import CONVERTERS
 from datasets.convert.__main__ import main, write
 from vlm.sample import Image, Sample, Text
@@ -40,15 +44,16 @@ def test_chartqa(chartqa, tmp_path, capsys):
     assert {name: kept["samples"] for name, kept in summary["kept"].items()} == {"train": 2, "train_rationales": 1, "test": 1}
     counts = {reason: skip["count"] for reason, skip in summary["skipped"].items()}
     assert counts == {
-        "image broken": 1, "image missing": 3, "no question or no answer": 1, "row is no object": 1, "no rationale": 1,
+        "image broken": 1, "image missing": 2, "image named by a path that leads out": 1, "no question or no answer": 1,
+        "row is no object": 1, "no rationale": 1,
     }  # fmt: skip
-    assert "../../secret.png" in summary["skipped"]["image missing"]["examples"]
+    assert summary["skipped"]["image named by a path that leads out"]["examples"] == ["../../secret.png"]
     direct, augmented = read(dst / "train-*.tar")
     assert direct.segments == (Image(PIXEL), Text("Question: How many?\nAnswer:", learn=False), Text(" 3"))
     assert augmented.meta == {"image": "1.png", "part": "augmented"} and augmented.segments[-1].text == " 4.5"
     (worked,) = read(dst / "train_rationales-*.tar")
     assert [s.text for s in worked.segments[1:]] == ["Question: How many?\nReason:", " One, two, three.\nAnswer: 3"]
-    assert "skipped, image missing: 3 (such as" in capsys.readouterr().out
+    assert "skipped, image missing: 2 (such as" in capsys.readouterr().out
 
 
 def test_links_that_lead_out_of_src_are_not_followed(chartqa, tmp_path):
@@ -57,7 +62,8 @@ def test_links_that_lead_out_of_src_are_not_followed(chartqa, tmp_path):
     (chartqa / "test").symlink_to(outside)
     (chartqa / "train/png/3.png").symlink_to(outside / "png/1.png")
     summary = convert("chartqa", chartqa, tmp_path / "dst")
-    assert "test" not in summary["kept"] and summary["skipped"]["image missing"]["count"] == 3
+    assert "test" not in summary["kept"] and summary["skipped"]["image behind a link that leads out"]["count"] == 1
+    assert summary["skipped"]["link that leads out of SRC"]["examples"] == ["test/png"]
     page = {"texts": ["One.", None], "images": [None, "1.png"]}
     put(tmp_path / "pages/a.json", [page])
     put(outside / "b.json", [page])
@@ -65,6 +71,7 @@ def test_links_that_lead_out_of_src_are_not_followed(chartqa, tmp_path):
     (tmp_path / "pages/images").symlink_to(outside / "png")
     summary = convert("interleaved", tmp_path / "pages", tmp_path / "dst2")
     assert {name: (k["samples"], k["images"]) for name, k in summary["kept"].items()} == {"a": (1, 0)}
+    assert reasons(summary) == {"link that leads out of SRC": 1, "image behind a link that leads out": 1}
 
 
 def test_one_split(chartqa, tmp_path):
@@ -114,7 +121,8 @@ def test_text(tmp_path):
     kept = {name: k["samples"] for name, k in summary["kept"].items()}
     assert (kept["rows"], kept["src"]) == (1, 3) and 100 < kept["cut"] < 999
     assert {r: s["count"] for r, s in summary["skipped"].items()} == {
-        "row without a 'text'": 1, "empty": 1, "file is not UTF-8": 1, "file cut off": 1,
+        "row without a 'text'": 1, "empty": 1, "file is not UTF-8": 1, "file cut off": 1, "link, which is not followed": 1,
+        "file of a kind that is not read": 1,
     }  # fmt: skip
     samples = {s.key: s.segments[0].text for s in read(dst / "src-*.tar")}
     assert list(samples) == ["long.txt#0", "long.txt#1", "code/a.py"] and samples["code/a.py"] == "print(1)\n"
@@ -195,6 +203,32 @@ def test_an_interrupted_conversion_changes_no_shard(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(samples(3), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before and len(before) == 2
+
+
+@pytest.mark.parametrize("full", ["write", "close"])
+def test_a_full_disk_is_one_line_and_leaves_all_as_it_was(full, tmp_path, capsys, monkeypatch):
+    """Whether the second of two sets meets it while it is written, or with its last bytes."""
+    for name in "ab":
+        (tmp_path / "src").mkdir(exist_ok=True)
+        (tmp_path / "src" / f"{name}.jsonl").write_text('{"text": "some prose"}\n')
+    src, dst = str(tmp_path / "src"), tmp_path / "dst"
+    assert main(["text", src, str(dst)]) == 0
+    before = {path.name: path.read_bytes() for path in dst.iterdir()}
+    (tmp_path / "src" / "a.jsonl").write_text('{"text": "other prose"}\n')
+    method, written = getattr(shards.TarWriter, full), Counter()
+
+    def no_space(self, *arguments):
+        written[full] += 1
+        done = method(self, *arguments)
+        if written[full] > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return done
+
+    monkeypatch.setattr(shards.TarWriter, full, no_space)
+    capsys.readouterr()
+    assert main(["text", src, str(dst)]) == 2
+    assert re.fullmatch(r"error: .*dst/[ab]-000000.tar: No space left on device\n", capsys.readouterr().err)
+    assert {path.name: path.read_bytes() for path in dst.iterdir()} == before
 
 
 def test_dst_may_be_neither_a_file_nor_inside_src(tmp_path, capsys):

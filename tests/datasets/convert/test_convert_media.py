@@ -84,7 +84,11 @@ def test_llava(tmp_path):
     put(tmp_path / "secret.png", png(9))
     summary = convert("llava", src, tmp_path / "dst")
     assert counts(summary) == {"chat": (1, 0), "mix": (2, 3)}
-    assert reasons(summary) == {"a video file, which is not decoded": 1, "image missing": 2}
+    assert reasons(summary) == {
+        "a video file, which is not decoded": 1,
+        "image missing": 1,
+        "image named by a path that leads out": 1,
+    }
     one, two = read(str(tmp_path / "dst/mix-*.tar"))
     assert shown(one) == "<>Question: What is it?\nAnswer:[ A dot.]Question: Sure?\nAnswer:[ Yes.]" and one.key == "a"
     assert shown(two) == "Question: Is <> like <>?\nAnswer:[ No.]" and two.key == "2"
@@ -93,7 +97,7 @@ def test_llava(tmp_path):
 
 
 def test_pictures_of_one_row_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.convert.common.MAX_SAMPLE", 5 * len(png(1)))
+    monkeypatch.setattr("datasets.convert.pictures.MAX_SAMPLE", 5 * len(png(1)))
     put(tmp_path / "src/1.png", png(1))
     put(tmp_path / "src/a.json", [{"image": ["1.png"] * n, "conversations": talk("A?", "a")} for n in (5, 6)])
     summary = convert("llava", tmp_path / "src", tmp_path / "dst")
@@ -178,11 +182,11 @@ def test_pairs_in_folders(tmp_path):
     put(src / "6.txt", b"\xff dot")
     put(src / ".hidden/7.jpg", png(7))
     summary = convert("pairs", src, tmp_path / "dst")
-    assert counts(summary) == {"pairs": (2, 2), "val": (1, 1)}
-    assert reasons(summary) == {"picture without a caption": 1, "caption without a picture": 1, "image broken": 1}
-    assert [(s.key, shown(s)) for s in read(str(tmp_path / "dst/pairs-*.tar"))] == [
-        ("6.jpg", "<>[� dot]"), ("00000/1.jpg", "<>[A dot.]"),
-    ]  # fmt: skip
+    assert counts(summary) == {"pairs": (1, 1), "val": (1, 1)}
+    assert reasons(summary) == {
+        "picture without a caption": 1, "caption without a picture": 1, "image broken": 1, "caption is not UTF-8": 1,
+    }  # fmt: skip
+    assert [(s.key, shown(s)) for s in read(str(tmp_path / "dst/pairs-*.tar"))] == [("00000/1.jpg", "<>[A dot.]")]
 
 
 def test_pairs_in_tables(tmp_path, capsys):
@@ -215,7 +219,7 @@ def test_pairs_in_tars(tmp_path):
     assert counts(summary) == {"pairs": (2, 2)}
     assert reasons(summary) == {
         "unknown layout": 1, "no picture with a caption": 2, "image broken": 1, "member of a shard: name leads elsewhere": 1,
-        "bad record": 1, "shard without samples": 1,
+        "bad record": 1, "file is no tar": 1,
     }  # fmt: skip
     assert [shown(s) for s in read(tmp_path / "dst")] == ["<>[A dot]"] * 2
 
@@ -256,13 +260,15 @@ def test_video_frames_that_cannot_be_used(tmp_path):
     ]  # fmt: skip
     put(tmp_path / "src/rows.jsonl", lines(*(row | one for one in change)))
     summary = convert("video_frames", tmp_path / "src", tmp_path / "dst")
-    assert summary["kept"]["rows"]["clips"] == 2  # the first row, and the last one's caption of the whole
+    assert summary["kept"]["rows"]["clips"] == 3  # the first row, and the last two's captions of the whole
     assert reasons(summary) == {
-        "folder of frames missing": 3, "no frames": 1, "no frame of the clip": 3, "image missing": 1, "image broken": 2,
+        "folder of frames missing": 1, "folder of frames named by a path that leads out": 1,
+        "folder of frames named by an absolute path": 1, "no frames": 1, "no frame of the clip": 3,
+        "image named by a path that leads out": 1, "image broken": 3,
         "times are not one ascending number a frame": 3, "fps is no number above 0": 2,
         "start and end are no span of seconds": 1, "no caption and no question with an answer": 1,
     }  # fmt: skip
-    assert [len(s.segments[0].frames) for s in read(tmp_path / "dst")] == [2, 2]
+    assert [len(s.segments[0].frames) for s in read(tmp_path / "dst")] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("option", [("--fps", "0"), ("--fps", "nan"), ("--max-frames", "0")])
@@ -283,7 +289,7 @@ def test_names_that_no_text_can_hold(tmp_path):
 
 
 def test_a_sample_that_no_reader_takes_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.convert.__main__.MAX_SAMPLE", 10_000)
+    monkeypatch.setattr("datasets.shards.MAX_SAMPLE", 10_000)
     put(tmp_path / "src/a.json", [{"conversations": talk("A?", "a" * n)} for n in (10, 10_000)])
     summary = convert("llava", tmp_path / "src", tmp_path / "dst")
     assert counts(summary) == {"a": (1, 0)} and reasons(summary) == {"sample too large": 1}
@@ -301,7 +307,7 @@ def test_pictures_that_need_other_programs_are_not_kept(tmp_path):
 
 
 def test_what_is_too_large_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.convert.common.MAX_LINE", 300)
+    monkeypatch.setattr("datasets.convert.rows.MAX_LINE", 300)
     buffer = io.BytesIO()
     PIL.Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
     put(tmp_path / "src/bomb.png", buffer.getvalue())

@@ -71,7 +71,7 @@ def test_a_list_that_is_not_there(path):
 
 def test_bytes_that_are_no_text(path):
     path.write_bytes(b'\xef\xbb\xbf ["a\xff", 1]')
-    assert list(list_values(path)) == ["a�", 1]
+    assert list(list_values(path)) == ["a\udcff", 1]  # as a half surrogate, so that it can be counted
     path.write_text('["a"]', encoding="utf-16")
     with pytest.raises(ValueError, match="no JSON"):
         list(list_values(path))

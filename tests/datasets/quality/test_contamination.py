@@ -135,3 +135,33 @@ def test_edited_passages_share_fewer_stretches():
         len(index.overlap(sample(changed(passage, s, 1)), []).texts.get(0, ())) / index.num_stretches[0] for s in (0, 0.05, 0.3)
     ]
     assert shares[0] == 1 > shares[1] > 0.25 > shares[2]
+
+
+def test_rows_and_pictures_of_a_folder_are_joined(sets, tmp_path, capsys):
+    """As shards have them: a picture of the same name elsewhere is another, and one that no row names counts alone."""
+    folder = tmp_path / "public"
+    for split, number in (("test", 1), ("val", 5)):
+        (folder / split / "png").mkdir(parents=True)
+        (folder / split / "png/1.png").write_bytes(encoded(chart(number)))
+        rows = [{"query": "How many bars?", "imgname": "1.png"}, {"query": "Where?", "imgname": "gone.png"}]
+        (folder / split / "rows.json").write_text(json.dumps(rows))
+    (folder / "png.png").write_bytes(encoded(chart(2)))
+    main(["contamination", str(sets[0]), str(folder), "--out", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+    assert "5 evaluation samples against 5" in out and "seen, picture and question: 1 (20.00%)" in out
+    assert "evaluation, skipped, image missing: 2" in out
+    rows = {row["sample"]: set(row["kinds"]) for row in map(json.loads, (tmp_path / "out/seen.jsonl").open())}
+    assert rows == {
+        "test/rows.json:1": {"picture", "question", "picture and question"}, "val/rows.json:1": {"question"},
+        "png.png": {"picture"},
+    }  # fmt: skip
+
+
+def test_a_question_under_a_broken_picture_is_compared_all_the_same(sets, tmp_path, capsys):
+    folder = tmp_path / "public"
+    folder.mkdir()
+    (folder / "1.png").write_bytes(b"no picture")
+    (folder / "rows.jsonl").write_text(json.dumps({"question": "How many bars?", "image": "1.png"}))
+    main(["contamination", str(sets[0]), str(folder)])
+    out = capsys.readouterr().out
+    assert "1 evaluation samples" in out and "seen, question: 1 (100.00%)" in out and "picture broken: 1" in out

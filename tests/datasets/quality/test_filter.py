@@ -1,4 +1,5 @@
 import contextlib
+import io
 import json
 import random
 import tarfile
@@ -247,3 +248,19 @@ def test_json_of_the_report_names_all_settings(tmp_path):
     assert report["settings"]["similarity"] == 0.5 and report["settings"]["rules"]["min_words"] == 5
     assert report["index"]["samples"] == 1 and json.dumps(report)
     assert isinstance(contents(tmp_path / "dst")[0].segments[0], Text)
+
+
+def test_small_sets_pass_without_a_line_a_sample(tmp_path, capsys):
+    clean(shards([sample(prose(n)) for n in range(12)], tmp_path / "src"), tmp_path / "dst")
+    assert " of 12 samples" not in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_read_the_reasons_are_told(tmp_path):
+    folder = tmp_path / "src"
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        info = tarfile.TarInfo("1.json")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"no "))
+    with pytest.raises(ValueError, match=r"nothing could be used: skipped, bad record: 1 \(such as a.tar#0"):
+        clean(folder, tmp_path / "dst")

@@ -114,3 +114,11 @@ def test_the_shipped_list_leaves_technical_prose_alone():
         listed.count(word_hashes(words("Sex differences in breast cancer; the cock crowed; slot machines; adult education.")))
         == 0
     )
+
+
+def test_a_folder_is_no_model(tmp_path):
+    labelled(tmp_path / "rows.jsonl")
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ValueError, match="is a folder: name a file in it"):
+        main(["train", str(tmp_path / "rows.jsonl"), str(tmp_path / "model")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "rows.jsonl"]
