@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.charts.profile import PROFILES, make_profile
+from datasets.charts.profile import PROFILES, RENDERER_NAMES, make_profile
 from datasets.charts.questions import make_questions
 from datasets.charts.samples import ChartSource
 from datasets.charts.sheet import contact_sheet
@@ -48,21 +48,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dst", type=Path, metavar="DST", help="folder for the shards")
     parser.add_argument("--count", type=int, default=1000, help="charts (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other charts (default 0)")
-    parser.add_argument("--profile", default="sight", help=f"{' or '.join(PROFILES)} (default sight)")
+    parser.add_argument("--profile", default="sight", help=f"{', '.join(PROFILES)} (default sight)")
     parser.add_argument("--split", choices=("train", "held_out"), default="train", help="the two never share a table")
     parser.add_argument("--side", type=int, help="pixels of the longer side (default: the profile's)")
+    parser.add_argument("--renderer", choices=RENDERER_NAMES, help="who draws (default: the profile's, own)")
     parser.add_argument("--questions", type=int, default=4, help="questions about each chart (default 4)")
     parser.add_argument("--show", type=Path, metavar="PNG", help=f"also write a contact sheet of the first {SHEET}")
     return parser
 
 
 def _profile(options: argparse.Namespace):
-    return make_profile(options.profile, **({} if options.side is None else {"side": (options.side, options.side)}))
+    chosen: dict = {} if options.side is None else {"side": (options.side, options.side)}
+    if options.renderer is not None:
+        chosen["renderers"] = {options.renderer: 1.0}
+    return make_profile(options.profile, **chosen)
 
 
 def _write(options: argparse.Namespace) -> Counter[str]:
     """Charts → shards. Returns how many of each type."""
-    source = ChartSource(options.seed, options.split, options.count, _profile(options), options.questions)
+    profile = _profile(options)
+    source = ChartSource(options.seed, options.split, options.count, profile, options.questions)
     counts: Counter[str] = Counter()
     with ShardWriter(options.dst, f"charts-{options.profile}-{options.split}") as writer:
         for index in _progress(range(options.count)):

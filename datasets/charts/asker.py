@@ -22,6 +22,11 @@ class Question:
     answer: str
     rationale: str
 
+    @property
+    def steps(self) -> int:
+        """Of the rationale."""
+        return self.rationale.count("; ") + 1
+
 
 @dataclass(frozen=True, slots=True)
 class Asker:
@@ -63,4 +68,4 @@ class Asker:
     def what(self, view: View) -> str:
         if self.printed:
             return "label"
-        return "place" if view.row is not None else "colour"
+        return view.words.where if view.row is not None else "colour"

@@ -33,7 +33,13 @@ def sight_table(type_: str, profile: Profile, draw: Draw) -> Table:
         case "grouped_bar":
             rows, columns = draw.integer(*profile.group_series), draw.integer(*profile.groups)
             values = tuple(tuple(draw.integer(1, profile.top) for _ in range(columns)) for _ in range(rows))
-        case "line":
+        case "stacked_bar":
+            rows, columns = draw.integer(*profile.group_series), draw.integer(*profile.groups)
+            values = stacks(rows, columns, profile.top, 1, draw)
+        case "scatter":
+            marks = draw.some(list(COLOURS), draw.integer(*profile.dots))
+            return Table(type_, ("x", "y"), tuple(marks), separate_dots(len(marks), profile.top, draw))
+        case "line" | "area":
             rows, columns = draw.integer(*profile.lines), draw.integer(*profile.points)
             values = separate_curves(rows, columns, profile.top, draw)
         case _:
@@ -47,6 +53,28 @@ def parts(total: int, count: int, draw: Draw) -> tuple[int, ...]:
     """`total` split into `count` positive whole parts, all splits alike."""
     cuts = sorted(draw.some(range(1, total), count - 1))
     return tuple(b - a for a, b in pairwise([0, *cuts, total]))
+
+
+def stacks(rows: int, columns: int, top: int, least: int, draw: Draw) -> tuple[tuple[int, ...], ...]:
+    """[rows][columns]: in each column `rows` parts of at least `least`, together at most `top`, the total drawn first."""
+    if rows * least > top:
+        raise ValueError(f"{rows} parts of at least {least} do not fit in a stack of {top}: fewer series, or a larger top")
+    totals = [draw.integer(rows * least, top) for _ in range(columns)]
+    columns_ = [[least - 1 + part for part in parts(total - rows * (least - 1), rows, draw)] for total in totals]
+    return tuple(zip(*columns_, strict=True))
+
+
+def separate_dots(count: int, top: int, draw: Draw) -> tuple[tuple[int, int], ...]:
+    """(x, y) of `count` dots, each at least two levels from every other one along x or y, so that none hides another."""
+    for _ in range(RESTARTS):
+        dots: list[tuple[int, int]] = []
+        for _ in range(20 * count):
+            new = draw.integer(1, top), draw.integer(1, top)
+            if all(max(abs(new[0] - x), abs(new[1] - y)) >= 2 for x, y in dots):
+                dots.append(new)
+            if len(dots) == count:
+                return tuple(dots)
+    raise ValueError(f"{count} dots do not keep apart on {top} levels: fewer dots, or a larger top")
 
 
 def separate_curves(rows: int, columns: int, top: int, draw: Draw) -> tuple[tuple[int, ...], ...]:

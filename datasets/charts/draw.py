@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import PIL.Image
 import PIL.ImageDraw
@@ -16,7 +17,8 @@ import PIL.ImageDraw
 from datasets.charts.layout import Layout, bare_layout
 from datasets.charts.print_layout import printed_layout
 from datasets.charts.spec import ChartSpec
-from datasets.charts.text import put_text
+from datasets.charts.style import Colour
+from datasets.charts.text import OTHER_FONT_SCALE, Printed, put_text
 
 SMOOTH = 2  # supersampling of slanted edges
 Marks = Callable[[PIL.ImageDraw.ImageDraw, ChartSpec, Layout, int], None]
@@ -25,6 +27,10 @@ Marks = Callable[[PIL.ImageDraw.ImageDraw, ChartSpec, Layout, int], None]
 def render(spec: ChartSpec) -> PIL.Image.Image:
     """The chart as an RGB picture of `spec.style.width` x `height` pixels."""
     layout, style = make_layout(spec), spec.style
+    if spec.renderer == "matplotlib":
+        from datasets.charts import second  # matplotlib takes a second to import
+
+        return second.render(spec, layout)
     marks, smooth = RENDERERS[spec.type]
     image = PIL.Image.new("RGB", (style.width * smooth, style.height * smooth), style.background)
     canvas = PIL.ImageDraw.Draw(image)
@@ -58,8 +64,12 @@ def _axes(canvas, spec: ChartSpec, layout: Layout, k: int) -> None:
         if style.grid and value and (value // style.axis_step) % layout.grid_every == 0:
             line = (at, top, at, bottom) if across else (left, at, right, at)
             _line(canvas, line, style.grid, k)
+            if spec.type == "scatter":
+                _line(canvas, (layout.across(value), top, layout.across(value), bottom), style.grid, k)
         tick = (at, bottom, at, bottom + layout.tick) if across else (left - layout.tick, at, left, at)
         _line(canvas, tick, style.ink, k)
+        if spec.type == "scatter":
+            _line(canvas, (layout.across(value), bottom, layout.across(value), bottom + layout.tick), style.ink, k)
     _line(canvas, (left, top, left, bottom), style.ink, k)
     _line(canvas, (left, bottom, right, bottom), style.ink, k)
 
@@ -76,6 +86,47 @@ def draw_bars(canvas, spec: ChartSpec, layout: Layout, k: int) -> None:
             colour = style.colours[(column if table.single else row) % len(style.colours)]
             box = layout.bar(row, column, value)
             canvas.rectangle(box, fill=colour, outline=style.ink if style.outline else None)
+
+
+def draw_stacks(canvas, spec: ChartSpec, layout: Layout, k: int) -> None:
+    """Bars of parts, the first series at the foot."""
+    table, style = spec.table, spec.style
+    for row, values in enumerate(table.values):
+        for column in range(len(values)):
+            box = layout.segment(row, column)
+            canvas.rectangle(box, fill=style.colours[row], outline=style.ink if style.outline and box[3] - box[1] > 3 else None)
+
+
+def draw_areas(canvas, spec: ChartSpec, layout: Layout, k: int) -> None:
+    """Each series from the axis to its edge. Fills are tints under all edges; the points themselves lie on top, so that a steep
+    edge beside a point does not hide it."""
+    style, bottom = spec.style, layout.plot[3] * k - 1
+    points = [[layout.point(c, v) for c, v in enumerate(values)] for values in spec.table.values]
+    edges = [[((x + 0.5) * k, (y + 0.5) * k) for x, y in edge] for edge in points]
+    for row in sorted(range(len(edges)), key=lambda row: -sum(spec.table.values[row])):
+        tint = mixed(style.colours[row], style.background, 0.45)
+        canvas.polygon([(edges[row][0][0], bottom), *edges[row], (edges[row][-1][0], bottom)], fill=tint)
+    for edge, colour in zip(edges, style.colours, strict=True):
+        canvas.line(edge, fill=colour, width=style.line_width * k, joint="curve")
+    radius = (style.line_width + 1) * k / 2
+    for edge, colour in zip(edges, style.colours, strict=True):
+        for x, y in edge:
+            canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+
+
+def mixed(colour: Colour, paper: Colour, share: float) -> Colour:
+    """`share` of `colour` on `paper`."""
+    red, green, blue = (round(share * c + (1 - share) * p) for c, p in zip(colour, paper, strict=True))
+    return red, green, blue
+
+
+def draw_dots(canvas, spec: ChartSpec, layout: Layout, k: int) -> None:
+    style = spec.style
+    radius = (style.line_width + 1.5) * k
+    shape = canvas.ellipse if style.marker == "circle" else canvas.rectangle
+    for (x_value, y_value), colour in zip(spec.table.values, style.colours, strict=True):
+        x, y = (layout.across(x_value) + 0.5) * k, (layout.at(y_value) + 0.5) * k
+        shape((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
 def draw_lines(canvas, spec: ChartSpec, layout: Layout, k: int) -> None:
@@ -112,7 +163,11 @@ def _print(image: PIL.Image.Image, spec: ChartSpec, layout: Layout) -> None:
     for box, colour in layout.swatches:
         canvas.rectangle(box, fill=colour)
     for text in layout.texts:
-        put_text(image, canvas, text)
+        put_text(image, canvas, text if not spec.style.font else _in_font(text, spec.style.font))
+
+
+def _in_font(text: Printed, file: str) -> Printed:
+    return replace(text, font=file, size=round(text.size * OTHER_FONT_SCALE))
 
 
 RENDERERS: dict[str, tuple[Marks, int]] = {
@@ -121,4 +176,7 @@ RENDERERS: dict[str, tuple[Marks, int]] = {
     "grouped_bar": (draw_bars, 1),
     "line": (draw_lines, SMOOTH),
     "pie": (draw_pie, SMOOTH),
+    "stacked_bar": (draw_stacks, 1),
+    "area": (draw_areas, SMOOTH),
+    "scatter": (draw_dots, SMOOTH),
 }

@@ -8,6 +8,7 @@ from fractions import Fraction
 from datasets.charts.asker import UNANSWERABLE, Asker, Question
 from datasets.charts.content import SHAPES, trend
 from datasets.charts.form_parts import any_view, pair_of, sign, view_of
+from datasets.charts.kinds import CHART_TYPES, CURVES, SUMS
 from datasets.charts.table import POSITIONS, facts, row_fact
 from datasets.charts.view import View
 
@@ -89,12 +90,14 @@ def compare(q: Asker) -> Question | None:
 
 def count(q: Asker) -> Question | None:
     table, words = q.spec.table, View(q.spec.table, q.printed).words
-    along = not table.single and q.draw.chance(0.5)
+    along = not table.single and table.type != "scatter" and q.draw.chance(0.5)  # coordinates are always two
     number = len(table.categories) if along else len(table.marks)
-    if along and table.type == "line":
-        return q.ask("count_within", str(number), [*facts(table), f"{number} points"], nouns="points", item="line")
-    if not along and table.type == "grouped_bar":
-        return q.ask("count_within", str(number), [*facts(table), f"{number} bars"], nouns="bars", item="group")
+    if along and table.type in CURVES:
+        return q.ask("count_within", str(number), [*facts(table), f"{number} points"], nouns="points", item=words.item)
+    if not along and table.type in ("grouped_bar", "stacked_bar"):
+        return q.ask(
+            "count_within", str(number), [*facts(table), f"{number} {words.item}s"], nouns=f"{words.item}s", item=words.group
+        )
     nouns = f"{words.group if along else words.item}s"
     return q.ask("count", str(number), [*facts(table), f"{number} {nouns}"], nouns=nouns)
 
@@ -184,12 +187,12 @@ def mean(q: Asker) -> Question | None:
 
 def _line_name(q: Asker, row: int) -> str:
     name = q.spec.table.series[row]
-    return name if q.printed else f"the {name} line"
+    return name if q.printed else f"the {name} {CHART_TYPES[q.spec.type].item}"
 
 
 def trend_of(q: Asker) -> Question | None:
     table = q.spec.table
-    if table.type != "line":
+    if table.type not in CURVES:
         return None
     row = q.draw.integer(0, len(table.series) - 1)
     answer = trend(table.values[row])
@@ -211,7 +214,7 @@ def yes_beyond(q: Asker) -> Question | None:
     """The threshold is drawn near the middle of the axis before the mark, so that it says nothing about the answer."""
     truth, high = q.truth, q.draw.chance(0.5)
     limits = _limits(q)
-    middle = 2 if q.spec.type == "pie" else (len(limits) - 1) // 2  # few slices take more than half
+    middle = min(2, len(limits) - 2) if q.spec.type in SUMS else (len(limits) - 1) // 2  # few parts take more than half
     limit = limits[middle + q.draw.integer(-1, 1)]
     view = any_view(q)
     marks = [i for i, v in enumerate(view.values) if v != limit and ((v > limit) == high) == truth]
@@ -246,7 +249,7 @@ def yes_there(q: Asker) -> Question | None:
 
 def yes_trend(q: Asker) -> Question | None:
     table = q.spec.table
-    if table.type != "line":
+    if table.type not in CURVES:
         return None
     asked, truth = q.draw.weighted(SHAPES), q.truth
     rows = [row for row, values in enumerate(table.values) if (trend(values) == asked) == truth]

@@ -1,7 +1,8 @@
 """The chart types and the words in which each is talked about.
 
-A further type (stacked, area, scatter) is one entry here, a way to draw it in `draw.RENDERERS` and, where its tables are
-special, a way to fill it in `content.py` and `printed.py`.
+A further type is one entry here, a way to draw it in `draw.RENDERERS` and in `second.py` and, where its tables are special, a
+way to fill it in `content.py` and `printed.py`. The order of `FIRST_TYPES` is part of what the profiles that draw only these
+have always shown: a new type goes behind.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Words:
     group: str = ""  # the place of a mark along the axis, in charts of several series
     within: str = ""  # one mark of one series there
     place: str = ""  # how that place is named at the head of a question
+    where: str = "place"  # what such places are, where colours do not tell them apart
 
 
 CHART_TYPES: dict[str, Words] = {
@@ -34,7 +36,20 @@ CHART_TYPES: dict[str, Words] = {
         "lines", "line", "high", ("higher", "lower"), ("highest", "lowest"), "value", "point", "point", "At the {} point"
     ),
     "pie": Words("pie", "slice", "large", ("larger", "smaller"), ("largest", "smallest"), "size"),
-}
+    "stacked_bar": Words(
+        "stacked bars", "part", "high", ("higher", "lower"), ("highest", "lowest"), "height", "bar", "part", "In the {} bar"
+    ),
+    "area": Words(
+        "areas", "area", "high", ("higher", "lower"), ("highest", "lowest"), "value", "point", "point", "At the {} point"
+    ),
+    "scatter": Words(
+        "scatter", "dot", "high", ("higher", "lower"), ("highest", "lowest"), "value", "coordinate", "coordinate",
+        "By {} value", "axis",
+    ),
+}  # fmt: skip
+FIRST_TYPES = ("vertical_bar", "horizontal_bar", "grouped_bar", "line", "pie")
+CURVES = frozenset({"line", "area"})  # a series runs along the axis and has a trend
+SUMS = frozenset({"pie", "stacked_bar"})  # values share one height or circle, so most are small
 MULTI_SERIES = frozenset(name for name, words in CHART_TYPES.items() if words.group)
 QUESTION_KINDS = (
     "value", "label", "extremum", "compare", "count", "sum", "difference", "ratio", "average", "trend", "yes_no",

@@ -36,6 +36,11 @@ class Layout:
             return round(left + share * (right - left))
         return round(bottom - share * (bottom - top))
 
+    def across(self, value: float) -> int:
+        """Pixel of `value` along the horizontal axis of a scatter chart, which has the scale of the vertical one."""
+        left, _, right, _ = self.plot
+        return round(left + value / self.spec.style.axis_top * (right - left))
+
     def slot(self, column: int) -> tuple[float, float]:
         """Start and length of a category's share of its axis."""
         left, top, right, bottom = self.plot
@@ -52,6 +57,14 @@ class Layout:
         if self.spec.type == "horizontal_bar":
             return self.plot[0] + 1, low, self.at(value), high
         return low, self.at(value), high, self.plot[3] - 1
+
+    def segment(self, row: int, column: int) -> Box:
+        """A part of a stacked bar, on top of those of the series before."""
+        (start, size), fill = self.slot(column), self.spec.style.bar_fill
+        low = round(start + size * (1 - fill) / 2)
+        high = max(low, low + round(size * fill) - 1)
+        below = sum(values[column] for values in self.spec.table.values[:row])
+        return low, self.at(below + self.spec.table.values[row][column]), high, self.at(below) - 1
 
     def point(self, column: int, value: int) -> tuple[float, int]:
         start, size = self.slot(column)

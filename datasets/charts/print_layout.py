@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from datasets.charts.kinds import CURVES
 from datasets.charts.layout import Box, Layout
-from datasets.charts.style import Colour
+from datasets.charts.style import Colour, readable_ink
 from datasets.charts.text import Printed, text_width
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ def printed_layout(spec: ChartSpec) -> Layout:
     left, top, right, bottom = (round(side) for side in box)
     layout = Layout(spec, (left, top, right, bottom), 2, 1, texts, swatches)
     _tick_texts(layout)
-    _category_texts(layout, upright)
+    if spec.type == "scatter":
+        _lying_tick_texts(layout)
+    else:
+        _category_texts(layout, upright)
     if style.value_labels:
         _bar_numbers(layout)
     return layout
@@ -47,18 +52,38 @@ def has_room(spec: ChartSpec) -> bool:
         return False
     if spec.type == "pie":
         return True
+    if spec.type == "stacked_bar" and spec.style.value_labels and not _numbers_fit(layout):
+        return False
     half_step = abs(layout.at(spec.style.axis_top) - layout.at(0)) * spec.style.axis_step / spec.style.axis_top / 2
-    bar = layout.slot(0)[1] * spec.style.bar_fill / len(spec.table.values)
-    return half_step >= LEAST_STEP and (spec.type == "line" or bar >= LEAST_BAR)
+    beside = 1 if spec.type == "stacked_bar" else len(spec.table.values)
+    bar = layout.slot(0)[1] * spec.style.bar_fill / beside
+    return half_step >= LEAST_STEP and (spec.type in (*CURVES, "scatter") or bar >= LEAST_BAR)
 
 
-def _put(spec: ChartSpec, text: str, x: float, y: float, anchor: str = "mm", size: int = 0, rotated: bool = False) -> Printed:
-    return Printed(text, x, y, size or spec.style.font_size, spec.style.ink, anchor, rotated)
+def _numbers_fit(layout: Layout) -> bool:
+    """Has each part of a stacked bar room for its number?"""
+    rows, columns = len(layout.spec.table.values), len(layout.spec.table.categories)
+    boxes = (layout.segment(row, column) for row in range(rows) for column in range(columns))
+    return all(bottom - top >= layout.spec.style.font_size for _, top, _, bottom in boxes)
+
+
+def _put(
+    spec: ChartSpec,
+    text: str,
+    x: float,
+    y: float,
+    anchor: str = "mm",
+    size: int = 0,
+    *,
+    rotated: bool = False,
+    heading: bool = False,
+) -> Printed:
+    return Printed(text, x, y, size or spec.style.font_size, spec.style.ink, anchor, rotated, heading=heading)
 
 
 def _title(spec: ChartSpec, box: list, texts: list) -> None:
     size = spec.style.font_size + 1
-    texts.append(_put(spec, spec.table.title, (box[0] + box[2]) / 2, box[1] + size / 2, "mm", size))
+    texts.append(_put(spec, spec.table.title, (box[0] + box[2]) / 2, box[1] + size / 2, "mm", size, heading=True))
     box[1] += size + GAP
 
 
@@ -82,7 +107,7 @@ def _legend(spec: ChartSpec, box: list, texts: list, swatches: list) -> None:
     for i, name in enumerate(names):
         x, y = left + (i % per_row) * cell, top + (i // per_row) * (size + GAP)
         swatches.append(((round(x), round(y + 2), round(x + size - 4), round(y + size - 2)), style.colours[i]))
-        texts.append(_put(spec, name, x + size, y + size / 2, "lm"))
+        texts.append(_put(spec, name, x + size, y + size / 2, "lm", heading=True))
 
 
 def _legend_names(spec: ChartSpec) -> tuple[str, ...]:
@@ -122,8 +147,8 @@ def _axis_names(spec: ChartSpec, box: list, texts: list) -> None:
     size, across = spec.style.font_size, spec.type == "horizontal_bar"
     upright, lying = (spec.x_name, spec.y_name) if across else (spec.y_name, spec.x_name)
     middle = (box[1] + box[3]) / 2 - text_width(upright, size) / 2
-    texts.append(_put(spec, upright, box[0] + size / 2, middle, rotated=True))
-    texts.append(_put(spec, lying, (box[0] + box[2]) / 2, box[3] - size / 2))
+    texts.append(_put(spec, upright, box[0] + size / 2, middle, rotated=True, heading=True))
+    texts.append(_put(spec, lying, (box[0] + box[2]) / 2, box[3] - size / 2, heading=True))
     box[0] += size + GAP
     box[3] -= size + GAP
 
@@ -143,6 +168,11 @@ def _axis_room(spec: ChartSpec, box: list) -> bool:
         box[3] -= size + GAP + 2
         return False
     box[0] += numbers + GAP + 2
+    if spec.type == "scatter":
+        box[1] += size / 2
+        box[2] -= numbers / 2
+        box[3] -= size + GAP + 2
+        return False
     box[1] += size if spec.style.value_labels else size / 2
     upright = max(names) > (box[2] - box[0]) / len(names) - 1
     box[3] -= (max(names) if upright else size) + GAP + 2
@@ -150,18 +180,26 @@ def _axis_room(spec: ChartSpec, box: list) -> bool:
 
 
 def _tick_texts(layout: Layout) -> None:
-    spec, (left, _, right, bottom) = layout.spec, layout.plot
+    spec, (left, _, _, bottom) = layout.spec, layout.plot
     ticks, size = _ticks(spec), spec.style.font_size
     number = spec.table.number
     if spec.type == "horizontal_bar":
-        widest = max(text_width(number.text(v), size) for v in ticks)
-        every = max(1, math.ceil((widest + 2) * (len(ticks) - 1) / max(1, right - left)))
-        for value in ticks[::every]:
-            layout.texts.append(_put(spec, number.text(value), layout.at(value), bottom + GAP + size / 2))
+        _lying_tick_texts(layout)
         return
     every = max(1, math.ceil((size + 1) * (len(ticks) - 1) / max(1, bottom - layout.plot[1])))
     for value in ticks[::every]:
         layout.texts.append(_put(spec, number.text(value), left - GAP - 1, layout.at(value), "rm"))
+
+
+def _lying_tick_texts(layout: Layout) -> None:
+    """Numbers under the horizontal axis: that of horizontal bars, and the second of a scatter chart."""
+    spec, (left, _, right, bottom) = layout.spec, layout.plot
+    ticks, size, number = _ticks(spec), spec.style.font_size, spec.table.number
+    widest = max(text_width(number.text(v), size) for v in ticks)
+    every = max(1, math.ceil((widest + 2) * (len(ticks) - 1) / max(1, right - left)))
+    for value in ticks[::every]:
+        at = layout.across(value)
+        layout.texts.append(_put(spec, number.text(value), at, bottom + GAP + size / 2))
 
 
 def _category_texts(layout: Layout, upright: bool) -> None:
@@ -180,8 +218,13 @@ def _bar_numbers(layout: Layout) -> None:
     spec = layout.spec
     for row, values in enumerate(spec.table.values):
         for column, value in enumerate(values):
-            left, top, right, bottom = layout.bar(row, column, value)
             text = spec.table.number.text(value)
+            if spec.type == "stacked_bar":
+                left, top, right, bottom = layout.segment(row, column)
+                ink = readable_ink(spec.style.colours[row])
+                layout.texts.append(replace(_put(spec, text, (left + right) / 2, (top + bottom) / 2), colour=ink))
+                continue
+            left, top, right, bottom = layout.bar(row, column, value)
             if spec.type == "horizontal_bar":
                 layout.texts.append(_put(spec, text, right + 2, (top + bottom) / 2, "lm"))
             else:

@@ -7,10 +7,11 @@ Lengths of texts are only estimated here; `print_layout` measures them.
 from __future__ import annotations
 
 import colorsys
+from dataclasses import replace
 from functools import lru_cache
 
-from datasets.charts.content import parts, separate_curves
-from datasets.charts.kinds import MULTI_SERIES
+from datasets.charts.content import parts, separate_curves, separate_dots, stacks
+from datasets.charts.kinds import CURVES, MULTI_SERIES
 from datasets.charts.profile import Profile
 from datasets.charts.rng import Draw
 from datasets.charts.style import Colour, Style, canvas_size
@@ -26,22 +27,25 @@ PALETTE: tuple[Colour, ...] = (
 
 def printed_chart(type_: str, profile: Profile, draw: Draw) -> tuple[Table, str, str, Style, tuple[str, ...]]:
     """Table, names of the axes, looks, and all names of the sort that the chart's marks are of."""
+    if type_ == "scatter":
+        return _scatter(profile, draw)
     width, height = canvas_size(profile, draw)
     font_size = max(9, round(min(width, height) / 16))
     letters = int(0.3 * (width if type_ in ("horizontal_bar", "pie") else height) / (LETTER * font_size))
-    sort, categories = _names(type_ == "line", _columns(type_, profile, draw), letters, draw)
+    sort, categories = _names(type_ in CURVES, _columns(type_, profile, draw), letters, draw)
     series_sort, series = "", tuple[str, ...]()
     if type_ in MULTI_SERIES:
-        rows = draw.integer(*(profile.lines if type_ == "line" else profile.group_series))
+        rows = draw.integer(*(profile.lines if type_ in CURVES else profile.group_series))
         series_sort, series = _names(False, rows, 8, draw, avoid=sort)
     measure = draw.pick(list(MEASURES))
     title = _title(measure, sort, series_sort, int((width - 8) / (LETTER * (font_size + 1))), draw)
-    grid, labels = draw.chance(profile.grid_share) or len(series) > 2, type_ != "line" and draw.chance(0.5)
+    grid, labels = draw.chance(profile.grid_share) or len(series) > 2, type_ not in CURVES and draw.chance(0.5)
     scale = draw.pick(MEASURES[measure])
     ticks, step = draw.integer(4, 6), draw.pick(scale.steps)
     if scale.number.suffix == "%":
         ticks = min(ticks, 100 * 10**scale.number.decimals // step)
-    labels = labels and _label_fits(type_, scale, step * ticks, len(categories) * max(1, len(series)), width, height, font_size)
+    beside = len(categories) * (1 if type_ == "stacked_bar" else max(1, len(series)))
+    labels = labels and _label_fits(type_, scale, step * ticks, beside, width, height, font_size)
     shape = (max(1, len(series)), len(categories))
     if type_ == "pie":
         number, values = _slices(len(categories), draw)
@@ -53,8 +57,26 @@ def printed_chart(type_: str, profile: Profile, draw: Draw) -> tuple[Table, str,
     return table, sort.capitalize(), measure, style, _pool(series_sort or sort)
 
 
+def _scatter(profile: Profile, draw: Draw) -> tuple[Table, str, str, Style, tuple[str, ...]]:
+    """Two measures of one number format on axes of one scale, a named dot for each thing measured."""
+    width, height = canvas_size(profile, draw)
+    font_size = max(9, round(min(width, height) / 16))
+    sort, names = _names(False, draw.integer(*profile.dots), 8, draw, avoid="none")
+    scale = draw.pick(MEASURES[draw.pick(list(MEASURES))])
+    across, up = draw.some([name for name, scales in MEASURES.items() if scale in scales], 2)
+    ticks, step = draw.integer(4, 6), draw.pick(scale.steps)
+    if scale.number.suffix == "%":
+        ticks = min(ticks, 100 * 10**scale.number.decimals // step)
+    values = tuple((x * step // 2, y * step // 2) for x, y in separate_dots(len(names), 2 * ticks - 1, draw))
+    title = _title(up, sort, "", int((width - 8) / (LETTER * (font_size + 1))), draw)
+    table = Table("scatter", (across, up), names, values, scale.number, title if draw.chance(profile.title_share) else up)
+    style = _style(table, (width, height, font_size), (step * ticks, step), True, False, profile, draw)
+    return table, across, up, replace(style, axis_names=True), _pool(sort)
+
+
 def _columns(type_: str, profile: Profile, draw: Draw) -> int:
-    ranges = {"line": profile.points, "grouped_bar": profile.groups, "pie": profile.slices}
+    ranges = {"line": profile.points, "area": profile.points, "pie": profile.slices}
+    ranges |= {"grouped_bar": profile.groups, "stacked_bar": profile.groups}
     return draw.integer(*ranges.get(type_, profile.bars))
 
 
@@ -95,10 +117,15 @@ def _label_fits(type_: str, scale: Scale, top: int, marks: int, width: int, heig
 
 def _values(type_: str, shape, ticks: int, step: int, grid: bool, labels: bool, draw: Draw) -> tuple[tuple[int, ...], ...]:
     rows, columns = shape
-    if type_ == "line":
+    if type_ in CURVES:
         unit, levels = (step // 2, 2 * ticks - 1) if grid else (step, ticks)
         curves = separate_curves(rows, columns, levels, draw)
         return tuple(tuple(v * unit for v in values) for values in curves)
+    if type_ == "stacked_bar":
+        unit = 1 if labels else step // 2 if grid else step
+        top = step * ticks // unit
+        flat = stacks(rows, columns, top, max(1, top // 5) if labels else 1, draw)  # room for a number in each part
+        return tuple(tuple(v * unit for v in values) for values in flat)
     if labels:
         low, high, unit = max(1, step * ticks // 20), step * ticks, 1
     else:
@@ -114,8 +141,8 @@ def _slices(count: int, draw: Draw) -> tuple[NumberFormat, tuple[tuple[int, ...]
     return number, (tuple(p + least * unit for p in parts((100 - least * count) * unit, count, draw)),)
 
 
-def _colours(count: int, dark: bool, draw: Draw) -> tuple[Colour, ...]:
-    """A palette, or evenly spread hues."""
+def palette(count: int, dark: bool, draw: Draw) -> tuple[Colour, ...]:
+    """`count` colours that can be told apart: of one list, or evenly spread hues."""
     if draw.chance(0.5):
         return tuple(draw.some(PALETTE[: 7 if dark else 8], count))
     start, light, full = draw.uniform(0, 1), draw.uniform(0.45, 0.6), draw.uniform(0.5, 0.9)
@@ -142,7 +169,7 @@ def _style(table: Table, size, axis, grid: bool, labels: bool, profile: Profile,
         height=height,
         background=(paper,) * 3,
         ink=(ink,) * 3,
-        colours=_colours(len(table.marks) if each else 1, dark, draw),
+        colours=palette(len(table.marks) if each else 1, dark, draw),
         axis_top=axis[0],
         axis_step=axis[1],
         grid=(grey,) * 3 if grid else None,

@@ -2,7 +2,8 @@
 
 `sight` asks what can be seen without reading: colours and places name the marks, values are whole numbers on an axis from
 0 to 10. `glance` is its easy part, few marks, plain questions and no arithmetic: what a laptop can learn in minutes.
-`read` prints names, numbers, legends and titles and asks by name.
+`read` prints names, numbers, legends and titles and asks by name. These show bars, lines and pies; `all` and `reading` are
+`sight` and `read` over every chart type.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from datasets.charts.kinds import CHART_TYPES, QUESTION_KINDS
+from datasets.charts.kinds import CHART_TYPES, FIRST_TYPES, QUESTION_KINDS
+
+RENDERER_NAMES = ("own", "matplotlib")
 
 
 def _equal(names: Iterable[str]) -> dict[str, float]:
@@ -26,7 +29,7 @@ class Profile:
     name: str = "sight"
     plain: bool = False  # each kind of question in one form and one wording
     text: bool = False  # names, numbers and titles printed and asked for
-    types: dict[str, float] = field(default_factory=lambda: _equal(CHART_TYPES))
+    types: dict[str, float] = field(default_factory=lambda: _equal(FIRST_TYPES))
     kinds: dict[str, float] = field(default_factory=lambda: _equal(QUESTION_KINDS))
     side: tuple[int, int] = (64, 64)  # pixels, longer side of the picture
     aspect: tuple[float, float] = (1.0, 1.0)  # width / height
@@ -36,10 +39,14 @@ class Profile:
     group_series: tuple[int, int] = (2, 3)
     lines: tuple[int, int] = (1, 3)
     points: tuple[int, int] = (4, 6)
+    dots: tuple[int, int] = (3, 6)
     top: int = 9  # largest value of a chart without printed numbers (its axis ends one higher)
     title_share: float = 0.0  # charts with a title: decoration in `sight`
     grid_share: float = 0.5
     turn_pie: bool = False  # first slice at any angle rather than at twelve o'clock
+    renderers: dict[str, float] = field(default_factory=lambda: {"own": 1.0})  # who draws: `own` or `matplotlib`
+    table_share: float = 0.0  # of training charts, also asked for their table in DePlot's linear form
+    calls: bool = False  # rationales call a calculator: 7 - 3 = <<7-3>>4 (training samples alone)
     held_out_share: float = 0.125  # of all tables, by hash: those no training chart shows
 
     def __post_init__(self) -> None:
@@ -48,11 +55,12 @@ class Profile:
                 object.__setattr__(self, f.name, tuple(getattr(self, f.name)))
         _check_weights("types", self.types, tuple(CHART_TYPES))
         _check_weights("kinds", self.kinds, QUESTION_KINDS)
-        for name in ("side", "aspect", "bars", "slices", "groups", "group_series", "lines", "points"):
+        _check_weights("renderers", self.renderers, RENDERER_NAMES)
+        for name in ("side", "aspect", "bars", "slices", "groups", "group_series", "lines", "points", "dots"):
             value = getattr(self, name)
             if len(value) != 2 or not 0 < value[0] <= value[1]:
                 raise ValueError(f"{name}: want [least, most], both positive, got {list(value)}")
-        limits = {"bars": 7, "slices": 7, "group_series": 4, "lines": 3, "points": 8, "groups": 6}
+        limits = {"bars": 7, "slices": 7, "group_series": 4, "lines": 3, "points": 8, "groups": 6, "dots": 7}
         for name, most in limits.items():
             if getattr(self, name)[1] > most:
                 raise ValueError(f"{name}: at most {most} can be told apart, got {getattr(self, name)[1]}")
@@ -63,6 +71,8 @@ class Profile:
             raise ValueError(f"side: want at least {least_side} pixels in profile {self.name!r}, got {self.side[0]}")
         if not 3 <= self.top <= 99:
             raise ValueError(f"top: want 3 to 99, got {self.top}")
+        if not 0 <= self.table_share <= 1:
+            raise ValueError(f"table_share: want a share from 0 to 1, got {self.table_share}")
         if not 0 < self.held_out_share < 1:
             raise ValueError(f"held_out_share: want a share between 0 and 1, got {self.held_out_share}")
 
@@ -99,6 +109,8 @@ PROFILES = {
         points=(3, 7), title_share=0.8, grid_share=0.6, turn_pie=True,
     ),
 }  # fmt: skip
+PROFILES["all"] = dataclasses.replace(PROFILES["sight"], name="all", types=_equal(CHART_TYPES))
+PROFILES["reading"] = dataclasses.replace(PROFILES["read"], name="reading", types=_equal(CHART_TYPES))
 
 
 def make_profile(profile: str | Profile | Mapping = "sight", **overrides) -> Profile:

@@ -2,7 +2,7 @@
 
 One sample is one chart (or its table in words) followed by several questions, as in a conversation: those answered directly,
 then those answered through a rationale, and for a share of charts a description in full, the most supervision a picture can
-give.
+give. A profile may also ask for the table as chart-to-table models write it (`table_share`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from datasets.charts.draw import encode, render
+from datasets.charts.linear import WRITE_TABLE, linear_table
 from datasets.charts.profile import Profile, make_profile
 from datasets.charts.questions import Question, make_questions
 from datasets.charts.rng import Draw
@@ -22,12 +23,20 @@ DESCRIBE = "Describe the chart."
 
 
 def chart_sample(
-    spec: ChartSpec, questions: Sequence[Question], *, rationale_share: float = 0.5, describe: bool = False, source: str = ""
+    spec: ChartSpec,
+    questions: Sequence[Question],
+    *,
+    rationale_share: float = 0.5,
+    describe: bool = False,
+    write_table: bool = False,
+    source: str = "",
 ) -> Sample:
-    """The picture, the questions, and last, where asked for, the whole table as a description."""
+    """The picture, the questions, and last, where asked for, the whole table as a description and in linear form."""
     turns = _turns(spec, questions, rationale_share)
     if describe:
         turns += turn(DESCRIBE, answer=table_text(spec.table))
+    if write_table:
+        turns += turn(WRITE_TABLE, answer=linear_table(spec))
     return Sample((Image(encode(render(spec))), *turns), key=spec.key, source=source)
 
 
@@ -107,7 +116,10 @@ class ChartSource(_Generated):
     def get(self, epoch: int, index: int) -> Sample:
         spec, questions = self.chart(epoch, index)
         describe = Draw("describe", spec.seed, spec.index, spec.split).chance(self.describe_share)
-        return chart_sample(spec, questions, rationale_share=self.rationale_share, describe=describe, source=self.name)
+        write = Draw("write", spec.seed, spec.index, spec.split).chance(self.profile.table_share)
+        return chart_sample(
+            spec, questions, rationale_share=self.rationale_share, describe=describe, write_table=write, source=self.name
+        )  # fmt: skip
 
 
 class TableSource(_Generated):

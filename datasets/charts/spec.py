@@ -36,6 +36,7 @@ class ChartSpec:
     style: Style
     mark_pool: tuple[str, ...]  # all names of the sort of its marks: where names that it lacks are taken from
     plain: bool = False  # each kind of question in one form and one wording
+    renderer: str = "own"  # or "matplotlib"
 
     @property
     def type(self) -> str:
@@ -68,11 +69,14 @@ def make_spec(
     type_ = type_ or draw.weighted(profile.types)
     if type_ not in CHART_TYPES:
         raise ValueError(f"unknown chart type {type_!r} (known: {', '.join(CHART_TYPES)})")
+    renderer = Draw("renderer", seed, index, split).weighted(profile.renderers)  # its own draw: no other one moves
     for _ in range(2000):
         table, x_name, y_name, style, pool = _propose(type_, profile, draw)
         if split_of(table, profile.held_out_share) != split:
             continue
-        spec = ChartSpec(seed, index, split, profile.name, profile.text, table, x_name, y_name, style, pool, profile.plain)
+        spec = ChartSpec(
+            seed, index, split, profile.name, profile.text, table, x_name, y_name, style, pool, profile.plain, renderer
+        )
         if not spec.printed or has_room(spec):
             return spec
     raise ValueError(f"profile {profile.name!r} has no room for a {type_} chart of split {split!r}: change its counts or side")

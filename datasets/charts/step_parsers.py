@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Literal
 
 from datasets.charts.content import trend
-from datasets.charts.kinds import CHART_TYPES
+from datasets.charts.kinds import CHART_TYPES, CURVES
 from datasets.charts.table import POSITIONS, Table
 
 Kind = Literal["fact", "arithmetic", "comparison", "unparsed"]
@@ -111,7 +111,7 @@ def _tally(judge: Judge, text: str, at: int) -> Result:
 
 def _trend(judge: Judge, text: str, at: int) -> Result:
     match, table = _TREND.fullmatch(text), judge.table
-    if match is None or table.type != "line":
+    if match is None or table.type not in CURVES:
         return None
     there = judge.mark(at, match[1], match[1] in table.series)
     truth = trend(table.values[table.series.index(match[1])]) if there else None

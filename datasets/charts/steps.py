@@ -14,8 +14,9 @@ right step before computed it; a result is right when the calculation is.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from datasets.charts.calls import place_before, without_calls
 from datasets.charts.step_parsers import PARSERS, Judge, Kind, Span, read_head
 from datasets.charts.table import Table
 
@@ -35,14 +36,22 @@ class StepCheck:
 
 
 def check_steps(rationale: str, table: Table) -> list[StepCheck]:
-    """Each non-empty step of `rationale`, judged. Never raises, whatever the text."""
+    """Each non-empty step of `rationale`, judged. Never raises, whatever the text. Calls of a calculator are passed over."""
+    rationale, calls = without_calls(rationale)
     judge, checks = Judge(table), []
     for match in _STEP.finditer(rationale):
         text = match.group().strip()
         if text:
             start = match.start() + match.group().index(text)
             checks.append(_check(judge, text, start))
-    return checks
+    return [_placed(check, calls) for check in checks] if calls else checks
+
+
+def _placed(check: StepCheck, calls: list[tuple[int, int]]) -> StepCheck:
+    """The same step in the text with its calls."""
+    spans = tuple((place_before(a, calls), place_before(b, calls, end=True), right) for a, b, right in check.spans)
+    start, end = place_before(check.start, calls), place_before(check.end, calls, end=True)
+    return replace(check, start=start, end=end, spans=spans)
 
 
 def judged_spans(rationale: str, table: Table) -> list[Span]:

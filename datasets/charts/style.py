@@ -35,6 +35,7 @@ class Style:
     hole: float  # inner radius of a ring, as a share of the outer
     margin: int
     axis_names: bool = False
+    font: str = ""  # a file of matplotlib's font folder; "" is the font inside Pillow
 
 
 def canvas_size(profile: Profile, draw: Draw) -> tuple[int, int]:
@@ -73,3 +74,9 @@ def sight_style(table: Table, profile: Profile, draw: Draw) -> Style:
 def shade(colour: Colour, spread: int, draw: Draw) -> Colour:
     red, green, blue = (min(255, max(0, c + draw.integer(-spread, spread))) for c in colour)
     return red, green, blue
+
+
+def readable_ink(colour: Colour) -> Colour:
+    """Black or white, whichever stands out from `colour` (luma of ITU-R BT.601)."""
+    red, green, blue = colour
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

@@ -1,13 +1,19 @@
-"""Printed text: the scalable font inside Pillow (no system font, so the same pixels everywhere), measured once and cached."""
+"""Printed text: the scalable font inside Pillow (no system font, so the same pixels everywhere), measured once and cached.
+
+Another font (of matplotlib's own) takes the same room: it is drawn smaller, as its letters are wider.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
+
+OTHER_FONT_SCALE = 0.84  # size at which matplotlib's DejaVu fonts are about as wide as Pillow's
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +28,17 @@ class Printed:
     colour: tuple[int, int, int]
     anchor: str = "mm"
     rotated: bool = False
+    font: str = ""  # a file of matplotlib's font folder; "" is the font inside Pillow
+    heading: bool = False  # a title, the name of an axis or an entry of the legend; else it belongs to one tick or mark
 
 
 @lru_cache(maxsize=64)
-def font(size: int) -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
-    return PIL.ImageFont.load_default(size)
+def font(size: int, file: str = "") -> PIL.ImageFont.FreeTypeFont | PIL.ImageFont.ImageFont:
+    if not file:
+        return PIL.ImageFont.load_default(size)
+    import matplotlib
+
+    return PIL.ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / file, size)
 
 
 @lru_cache(maxsize=16384)
@@ -37,15 +49,15 @@ def text_width(text: str, size: int) -> float:
 
 def put_text(image: PIL.Image.Image, canvas: PIL.ImageDraw.ImageDraw, item: Printed) -> None:
     if not item.rotated:
-        canvas.text((item.x, item.y), item.text, fill=item.colour, font=font(item.size), anchor=item.anchor)
+        canvas.text((item.x, item.y), item.text, fill=item.colour, font=font(item.size, item.font), anchor=item.anchor)
         return
-    mask = _upright(item.text, item.size)
+    mask = _upright(item.text, item.size, item.font)
     image.paste(item.colour, (round(item.x - mask.width / 2), round(item.y)), mask)
 
 
 @lru_cache(maxsize=1024)
-def _upright(text: str, size: int) -> PIL.Image.Image:
+def _upright(text: str, size: int, file: str) -> PIL.Image.Image:
     """A text turned to read upwards, as a mask."""
-    mask = PIL.Image.new("L", (round(text_width(text, size)) + 2, size + 3))
-    PIL.ImageDraw.Draw(mask).text((1, mask.height / 2), text, fill=255, font=font(size), anchor="lm")
+    mask = PIL.Image.new("L", (round(font(size, file).getlength(text)) + 2, size + 3))
+    PIL.ImageDraw.Draw(mask).text((1, mask.height / 2), text, fill=255, font=font(size, file), anchor="lm")
     return mask.transpose(PIL.Image.Transpose.ROTATE_90)

@@ -107,7 +107,7 @@ def test_vocabulary_is_large_and_safe_in_tables():
 
 
 def test_tables_in_words():
-    texts = {spec.type: table_text(spec.table) for spec in (make_spec(0, i) for i in range(60))}
+    texts = {spec.type: table_text(spec.table) for spec in (make_spec(0, i, profile=make_profile("all")) for i in range(90))}
     assert set(texts) == set(CHART_TYPES)
     assert all(text.startswith(f"{CHART_TYPES[type_].chart}: ") for type_, text in texts.items())
 
@@ -124,6 +124,9 @@ def test_tables_in_words():
         ({"slices": [2, 40]}, "at most 7"),
         ({"held_out_share": 1.5}, "held_out_share"),
         ({"top": 1}, "top"),
+        ({"dots": [2, 9]}, "at most 7"),
+        ({"renderers": {"matplotlb": 1}}, "did you mean 'matplotlib'"),
+        ({"table_share": 2}, "table_share"),
         ({"points": [2, 5]}, "at least 3"),
         ({"name": "read", "side": [64, 128]}, "at least 96"),
     ],
