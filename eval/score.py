@@ -1,102 +1,188 @@
 """`python -m eval.score METRIC[:VARIANT] CASES.jsonl`: score saved predictions; no model is needed.
 
-In: one JSON object a line with `prediction` (string) and `references` (string, list of strings; `label` and `answers` are
-accepted names), and any option of the metric by name. A row's `image`, where every row has one, groups the interval.
-Out: the same rows plus `score`, to --out or standard output; the summary to FILE.summary.json and standard error.
+In: one JSON object a line with `prediction` (a string, null = no answer; or a list, where a row holds a whole file's answers)
+and `references` (string, list of strings, or null where a parser needs none; `label` and `answers` are accepted names),
+`choices` (list, or letter → text), and any option of the metric by name. A row's `image`, where every row has one, groups the
+interval. Out: the same rows plus `score`, to --out or standard output; the summary to FILE.summary.json and standard error.
+
+An answer that does not parse has the score null and is counted; only `--unparsed random:SEED` guesses it, and then the row says
+`guessed`. Rows are read, scored and written one at a time, unless the metric is one of a corpus.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
-from eval import cli, metrics, stats
+from eval import cases, cli, metrics, stats
+from eval.metrics.base import Figures, Row, Score, Tally, brief
 
-REFERENCE_KEYS = ("references", "label", "answers")
+MOST_VALUES = 1000  # of --by
+Guess = Callable[[int, Row], str | None]
 
 
-def read_rows(lines: Iterable[str], name: str) -> Iterator[dict]:
-    """JSONL rows. Raises `ValueError` with `name` and the line number for anything that is not a scorable row."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+def score_case(metric: metrics.Metric, case: cases.Case) -> Score:
+    """A row's score. No answer (`prediction` is null) is unparsed to a parser, 0 to others, an empty text to those of several
+    figures. Raises `ValueError` for an option that the metric cannot use."""
+    prediction = case.row["prediction"]
+    if isinstance(prediction, list) and metric.parts.score_list:
+        return metric.parts.score_list(prediction, case.references, case.row)
+    if prediction is not None:
+        return metric.score(prediction, case.references, case.row)
+    if metric.parses:
+        return None
+    empty = metric.score("", case.references, case.row)
+    return empty if isinstance(empty, Mapping) else 0.0
+
+
+class Summary:
+    """Figures of all rows, and of those of each value of `by`."""
+
+    def __init__(self, metric: metrics.Metric, by: str | None) -> None:
+        self.metric, self.by = metric, by
+        self.whole = metric.tally()
+        self.parts: dict[str, Tally] = {}
+        self.rows = self.guessed = 0
+
+    def add(self, row: Row) -> None:
+        """Raises `ValueError` for a row without the key of `by`."""
+        self.rows += 1
+        self.guessed += "guessed" in row
+        self.whole.add(row)
+        if self.by is not None:
+            self._part(self.by, row).add(row)
+
+    def _part(self, by: str, row: Row) -> Tally:
+        value = row.get(by)
+        if not isinstance(value, str | int):
+            raise ValueError(f"--by {by}: its value is a string or an integer, not {brief(value)}")
+        if str(value) not in self.parts and len(self.parts) == MOST_VALUES:
+            raise ValueError(f"--by {by}: more than {MOST_VALUES} values")
+        return self.parts.setdefault(str(value), self.metric.tally())
+
+    def figures(self, guess: str | None) -> Figures:
+        found = self.whole.figures()
+        if guess is not None:
+            share = stats.figure(self.guessed / self.rows, None, self.rows, guess)
+            found["guessed"] = {**share, "count": self.guessed}
+        if self.by is not None:
+            found[f"by_{self.by}"] = {value: part.figures() for value, part in sorted(self.parts.items())}
+        return found
+
+
+def guesser(metric: metrics.Metric, text: str | None) -> Guess:
+    """What `--unparsed` asks for: a guess by row number and row. Raises `ValueError` for anything but `random:SEED`."""
+    if text is None:
+        return lambda number, row: None
+    method, _, seed = text.partition(":")
+    if method != "random" or not seed.isdecimal():
+        raise ValueError(f"--unparsed {brief(text)}: it is random:SEED, as in random:0")
+    if not metric.parses:
+        raise ValueError(f"--unparsed: {metric.label} does not parse answers")
+
+    def guess(number: int, row: Row) -> str | None:
+        among = metric.guesses(row)
+        return random.Random(f"{int(seed)}:{number}").choice(among) if among else None
+
+    return guess
+
+
+def scored_lines(
+    metric: metrics.Metric, file: BinaryIO, name: str, summary: Summary, guess: Guess, done: Callable[[int], None]
+) -> Iterator[str]:
+    """Each row with its score, as a line; `summary` has seen it. Raises `ValueError` with `name` and the line's number."""
+    for number, line in cases.lines(file):
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{name}:{number}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{name}:{number}: a row is a JSON object, not {type(row).__name__}")
-        if not isinstance(row.get("prediction"), str):
-            raise ValueError(f"{name}:{number}: `prediction` is a string, not {row.get('prediction')!r}"[:300])
-        try:
-            references(row)
+            case = cases.case(line, metric)
+            scored = _finish(case, score_case(metric, case), summary, guess)
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from None
-        yield row
+        done(len(line))
+        yield scored
 
 
-def references(row: dict) -> list[str]:
-    """A row's references under any of the accepted names. Raises `ValueError` when there is none or it is no string."""
-    key = next((key for key in REFERENCE_KEYS if key in row), None)
-    if key is None:
-        raise ValueError("no `references` (also accepted: `label`, `answers`)")
-    found = [row[key]] if isinstance(row[key], str) else row[key]
-    if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
-        raise ValueError(f"`{key}` is a string or a list of strings, not {row[key]!r}"[:300])
-    return found
+def scored_corpus(
+    metric: metrics.Metric, file: BinaryIO, name: str, summary: Summary, guess: Guess, done: Callable[[int], None]
+) -> Iterator[str]:
+    """`scored_lines` of a metric that needs all rows at once."""
+    assert metric.score_corpus is not None
+    rows = []
+    for number, line in cases.lines(file):
+        try:
+            rows.append(cases.case(line, metric))
+        except ValueError as error:
+            raise ValueError(f"{name}:{number}: {error}") from None
+        done(len(line))
+    scores = metric.score_corpus([case.row for case in rows]) if rows else []
+    yield from (_finish(case, score, summary, guess) for case, score in zip(rows, scores, strict=True))
 
 
-def score_rows(metric: metrics.Metric, rows: Iterable[dict]) -> Iterator[dict]:
-    """Each row with its `score`."""
-    for row in rows:
-        yield {**row, "score": metric.score(row["prediction"], references(row), row)}
+def _finish(case: cases.Case, score: Score, summary: Summary, guess: Guess) -> str:
+    guessed = guess(summary.rows + 1, case.row) if score is None else None
+    line = case.scored(score if guessed is None else guessed, guessed is not None)
+    case.row["score"] = score if guessed is None else guessed
+    case.row.pop("guessed", None)
+    if guessed is not None:
+        case.row["guessed"] = True
+    summary.add(case.row)
+    return line
 
 
-def _source(name: str) -> AbstractContextManager[TextIO]:
-    return nullcontext(sys.stdin) if name == "-" else open(name, encoding="utf-8", errors="surrogateescape")
+def _source(name: str) -> AbstractContextManager[BinaryIO]:
+    return nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb")
 
 
 @contextmanager
-def _whole(path: Path | None) -> Iterator[TextIO]:
+def _whole(path: Path | None) -> Iterator[BinaryIO]:
     """Standard output, or a file that takes its place only when all of it is written: it may be the one being read."""
     if path is None:
-        yield sys.stdout
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
         return
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8", errors="surrogateescape") as file:
+        with part.open("wb") as file:
             yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def main() -> None:
+def _arguments() -> argparse.Namespace:
+    names = "\n".join(f"  {name}: {', '.join(variants)}" for name, variants in metrics.METRICS.items())
     parser = cli.parser(
         "eval.score",
-        "Score saved predictions; no model is needed.",
-        "python -m eval.score relaxed_accuracy:pix2struct predictions.jsonl --out scored.jsonl",
+        f"Score saved predictions; no model is needed. Metrics and their variants, the default first:\n{names}",
+        "python -m eval.score relaxed_accuracy:pix2struct predictions.jsonl --by split --out scored.jsonl\n"
+        "  python -m eval.score multiple_choice:mmmu answers.jsonl --unparsed random:42 > scored.jsonl",
     )
-    parser.add_argument("metric", metavar="METRIC[:VARIANT]", help=f"one of: {', '.join(metrics.METRICS)}")
+    parser.add_argument("metric", metavar="METRIC[:VARIANT]", help="one of the above, as in anls or anls:pix2struct")
     parser.add_argument("cases", metavar="CASES.jsonl", help="rows to score; - reads standard input")
     parser.add_argument("--out", type=Path, metavar="FILE", help="scored rows (default: standard output)")
-    args = parser.parse_args()
+    parser.add_argument("--by", metavar="KEY", help="figures also for each value of this key of the rows")
+    parser.add_argument("--unparsed", metavar="random:SEED", help="guess answers that do not parse, from the row's choices")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = _arguments()
     metric = metrics.get(args.metric)
-    scores, groups = [], []
-    with _source(args.cases) as lines, _whole(args.out) as out:
-        for row in score_rows(metric, read_rows(lines, args.cases)):
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-            scores.append(row["score"])
-            groups.append(row.get("image"))
-        if not scores:
+    summary, guess = Summary(metric, args.by), guesser(metric, args.unparsed)
+    score = scored_corpus if metric.score_corpus else scored_lines
+    size = Path(args.cases).stat().st_size if args.cases != "-" else 0
+    with _source(args.cases) as file, _whole(args.out) as out, cli.Progress(f"{args.cases} (bytes)", size) as progress:
+        for line in score(metric, file, args.cases, summary, guess, progress.update if size else lambda count: None):
+            out.write(line.encode())
+        if not summary.rows:
             raise ValueError(f"{args.cases} holds no rows")
-    grouped = all(isinstance(group, str) for group in groups)
-    summary = {metric.name: stats.mean(scores, groups if grouped else None, variant=metric.variant)}
-    text = json.dumps(summary, indent=2)
+        figures = summary.figures(args.unparsed)
+    text = json.dumps(figures, indent=2)
     print(text, file=sys.stderr)
     if args.out:
         Path(f"{args.out}.summary.json").write_text(text + "\n", encoding="utf-8")

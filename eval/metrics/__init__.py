@@ -1,37 +1,48 @@
-"""Metrics by name and variant: `METRIC:VARIANT`, the first variant registered being the default.
+"""Metrics by name and variant: `METRIC:VARIANT`, the first variant of a module being the default.
 
-A metric is a function (prediction, references, options) → score of one row; its summary is the mean of the rows. What the
-official scorer does is the default, with its quirks: a figure is only comparable when it is made the same way, so the
-variant is stored and printed with every figure.
+What the official scorer does is the default, with its quirks: a figure is only comparable when it is made the same way, so the
+variant is stored and printed with every figure. `base.py` says what a module of this folder has to expose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
 from eval.cli import nearest
-from eval.metrics import exact, relaxed
+from eval.metrics import (
+    amber,
+    anls,
+    caption,
+    chair,
+    chart_rows,
+    chart_table,
+    exact,
+    hallusionbench,
+    mme,
+    multiple_choice,
+    pope,
+    rationale,
+    relaxed,
+    token_f1,
+    vqa,
+)
+from eval.metrics.base import Metric, Variant, references
 
-RowScorer = Callable[[str, Sequence[str], Mapping], float]
+__all__ = ["METRICS", "Metric", "Variant", "get", "references"]
 
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """`score(prediction, references, options)` of one row; a score lies in 0…1."""
-
-    name: str
-    variant: str
-    score: RowScorer
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}:{self.variant}"
-
-
-METRICS: dict[str, dict[str, RowScorer]] = {
-    "relaxed_accuracy": {"pix2struct": relaxed.pix2struct},
-    "exact_match": {"ignore_case": exact.ignore_case, "strict": exact.strict},
+METRICS: dict[str, dict[str, Variant]] = {
+    "relaxed_accuracy": relaxed.VARIANTS,
+    "vqa_accuracy": vqa.VARIANTS,
+    "anls": anls.VARIANTS,
+    "pope": pope.VARIANTS,
+    "exact_match": exact.VARIANTS,
+    "token_f1": token_f1.VARIANTS,
+    "multiple_choice": multiple_choice.VARIANTS,
+    "chart_table": chart_table.VARIANTS | chart_rows.VARIANTS,
+    "chair": chair.VARIANTS,
+    "hallusionbench": hallusionbench.VARIANTS,
+    "mme": mme.VARIANTS,
+    "amber": amber.VARIANTS,
+    "caption": caption.VARIANTS,
+    "rationale": rationale.VARIANTS,
 }
 
 
