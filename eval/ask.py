@@ -16,9 +16,9 @@ import torch
 
 import vlm
 from eval import cli
-from eval.evaluate import device_of, inference
 from eval.hallucination import read_signals
 from eval.hallucination.marking import Marking, word_doubts
+from eval.models.own import device_of, inference
 from vlm import prompt
 from vlm.chat import chat_sample
 from vlm.model import VLM

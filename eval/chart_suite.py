@@ -15,22 +15,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from datasets.charts.held_out import held_out_items
 from datasets.charts.profile import Profile, make_profile
 from datasets.charts.steps import judged_spans
-from eval import stats
-from eval.evaluate import accuracy, collect, device_of, evaluate, inference, split_by
+from eval import error_analysis, stats
+from eval.arms import make
+from eval.evaluate import Running, collect, evaluate
 from eval.faithfulness import step_correctness
 from eval.hallucination import DETECTORS, POSITION, TokenSignals, judge_detectors, label_tokens, read_signals
-from eval.prompting import DIRECT, Arm, sample
+from eval.models.own import Own, device_of, inference
+from eval.prompting import Prompter
 from eval.store import write_atomically, write_json
+from eval.summarize import accuracy, split_by
 from eval.tasks import Item
 from eval.tasks.charts import COUNT, SEED, TABLES, TASK, items, table_items
 from vlm.look import attention_maps
 from vlm.model import VLM
 from vlm.processor import Processor
 
-REASON = Arm("single")
+PROMPTS = Prompter()
 GALLERY = 24
+AFRESH = Running(replace=True)  # records of another checkpoint are replaced
 
 
 def evaluate_charts(
@@ -42,20 +47,28 @@ def evaluate_charts(
     count: int = COUNT,
     cot_count: int = 500,
     profile: str | Profile | Mapping = "sight",
-    batch_size: int = 128,
-    replace: bool = True,
-) -> dict:
-    """The whole suite; writes under `out` and returns the summary. Records of another checkpoint are replaced."""
+    running: Running = AFRESH,
+) -> dict | None:
+    """The whole suite; writes under `out` and returns the summary, of several processes the first one alone.
+
+    Raises `ValueError` when records are missing in the end, since another process had ended.
+    """
     out, charts = Path(out), items(seed, count, profile)
-    ask = partial(collect, model, processor, TASK, batch_size=batch_size, replace=replace)
-    direct = ask(charts, out)
-    blank = ask(charts, out / "blank", arm=Arm(blank=True))
-    reasoned = ask(charts[:cot_count], out / "reason", arm=REASON)
+    ask = partial(collect, Own(model, processor), TASK, running=running)
+    direct = ask(charts, out, arm=make(TASK))
+    blank = ask(charts, out / "blank", arm=make(TASK, blank=True))
+    reasoned = ask(charts[:cot_count], out / "reason", arm=make(TASK, "single"))
+    if running.ranks.rank:
+        return None
+    if missing := 2 * len(charts) + len(charts[:cot_count]) - len(direct) - len(blank) - len(reasoned):
+        raise ValueError(f"{out}: {missing} answers are missing; the same command again goes on")
     signals, labels = _signals(model, processor, charts[: len(reasoned)], reasoned)
     hallucination = judge_detectors(signals, labels, [r["image"] for r in reasoned])
     summary = {"task": TASK.name, "profile": make_profile(profile).name, "seed": seed}
     summary |= _accuracies(direct, blank)
-    summary["chain_of_thought"] = _chain_of_thought(direct[: len(reasoned)], reasoned, charts)
+    wrong = error_analysis.analyse(reasoned, held_out_items(seed, len(reasoned), profile))
+    chain = _chain_of_thought(direct[: len(reasoned)], reasoned, charts)
+    summary["chain_of_thought"] = chain | {"errors": error_analysis.error_shares(wrong)}
     summary["hallucination"] = hallucination
     _write_tokens(out / "reason" / "tokens.jsonl", reasoned, signals, labels)
     _write_gallery(model, processor, out / "gallery", charts, (direct, blank, reasoned), signals, labels, hallucination)
@@ -71,11 +84,11 @@ def evaluate_tables(
     seed: int = SEED,
     count: int = 500,
     profile: str | Profile | Mapping = "sight",
-    batch_size: int = 128,
-) -> dict:
+    running: Running = AFRESH,
+) -> dict | None:
     """The same questions, the table given in words and no picture: `relaxed_accuracy`, `by_kind`, `by_type`."""
     charts = table_items(seed, count, profile)
-    return evaluate(model, processor, TABLES, charts, out, batch_size=batch_size, replace=True)
+    return evaluate(Own(model, processor), TABLES, charts, out, arm=make(TABLES), running=running)
 
 
 def _accuracies(direct: Sequence[dict], blank: Sequence[dict]) -> dict:
@@ -107,7 +120,7 @@ def _signals(
     model: VLM, processor: Processor, charts: Sequence[Item], reasoned: Sequence[dict]
 ) -> tuple[list[TokenSignals], list[list[bool | None]]]:
     """Signals of each token the model wrote, and gold labels of those inside a checkable part of its rationale."""
-    prompts = [sample(item, REASON) for item in charts]
+    prompts = [PROMPTS.ask(item, reason=True) for item in charts]
     signals = read_signals(model, processor, prompts, [record["tokens"] for record in reasoned])
     labels = []
     for item, record, read in zip(charts, reasoned, signals, strict=True):
@@ -148,7 +161,7 @@ def _write_gallery(
         return
     folder.mkdir(parents=True, exist_ok=True)
     with inference(model):
-        prompts = processor([sample(charts[i], DIRECT) for i in picked])
+        prompts = processor([PROMPTS.ask(charts[i]) for i in picked])
         maps = attention_maps(model, prompts.to(device_of(model))).float().cpu()
     detector, rows = DETECTORS.get(hallucination["detector"]), []
     for i, looked in zip(picked, maps, strict=True):

@@ -60,7 +60,7 @@ class Progress:
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
-        elif time.monotonic() - self.printed > self.SECONDS:
+        elif self.done and time.monotonic() - self.printed > self.SECONDS:
             self.printed = time.monotonic()
             left = (self.printed - self.started) / self.done * (self.total - self.done)
             print(f"{self.what}: {self.done}/{self.total}, {left:.0f} s left", file=sys.stderr, flush=True)

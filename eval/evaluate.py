@@ -1,173 +1,208 @@
-"""Ask a model every item of a task and keep what it said: batched by prompt length, resumable by sample, then summarised."""
+"""Ask a model every item of a task and keep what it said: batched by `eval.engine`, resumable by sample, then summarised.
+
+An item that cannot be asked (its picture is missing or broken, the model refuses it) is kept as a record with an `error`,
+counted and shown; the run goes on, and stops only when more than `max_errors` of the items (and more than `FEW_ERRORS`) fail.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from eval import metrics, stats
+from eval import metrics
+from eval.arms import Arm
 from eval.cli import Progress
-from eval.prompting import DIRECT, Arm, parse, sample
+from eval.engine import Budget, Result, drive
+from eval.hashing import item_hash
+from eval.models import Model
 from eval.store import RecordStore, write_json
-from eval.tasks import Item, Task, digest
-from vlm.model import VLM
-from vlm.processor import Encoded, Processor
-from vlm.sample import Text
+from eval.summarize import score, summarize
+from eval.tasks import Item, Task
+from eval.work import Chunks, Ranks
 
-WINDOW = 32  # batches sorted by prompt length at a time: little padding, and records in almost the items' order
+FEW_ERRORS = 10
+CHUNKS = 8  # for each process at least: so that the last ones end at about the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How an evaluation runs. Nothing here changes an answer."""
+
+    budget: Budget = field(default_factory=Budget)
+    shard: tuple[int, int] = (0, 1)  # (i, n): every n-th item from the i-th on
+    ranks: Ranks = field(default_factory=Ranks)
+    replace: bool = False  # drop records of another model or other settings
+    scored: bool = True
+    max_errors: float = 0.01  # share of the items
+    patience: float = 600.0  # seconds without a new record that the first process waits for the others
+
+
+RUNNING = Running()
+
+
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    item: Item
+    input: str
+    size: int  # about the length of the prompt
 
 
 def evaluate(
-    model: VLM,
-    processor: Processor,
-    task: Task,
-    items: Sequence[Item],
-    out: Path,
-    *,
-    arm: Arm = DIRECT,
-    shard: tuple[int, int] = (0, 1),
-    batch_size: int = 128,
-    replace: bool = False,
-) -> dict:
-    """Records and `summary.json` under `out`; returns the summary. Resumes what an earlier call left unfinished there."""
-    records = collect(model, processor, task, items, out, arm=arm, shard=shard, batch_size=batch_size, replace=replace)
-    summary = {"task": task.name, "cot": arm.cot, "blank": arm.blank, **summarize(task, records)}
+    model: Model, task: Task, items: Sequence[Item], out: Path, *, arm: Arm, running: Running = RUNNING
+) -> dict | None:
+    """Records and `summary.json` under `out`; returns the summary. Resumes what an earlier call left unfinished there.
+
+    Of several processes the first writes the summary, the others return `None`. Raises `ValueError` when no item at all can
+    be asked, and as `collect` does.
+    """
+    records = collect(model, task, items, out, arm=arm, running=running)
+    if running.ranks.rank:
+        return None
+    summary = {"task": task.name, **arm.settings, "metric": metrics.get(task.metric).label, **summarize(task, records)}
+    answered = [record for record in records if "score" in record]
+    summary |= arm.figures(answered, metrics.get(task.metric)) if arm.figures and answered else {}
     summary["missing"] = len(items) - len(records)
     write_json(Path(out) / "summary.json", summary)
+    if records and summary.get("errors", {}).get("count") == len(records):
+        raise ValueError(f"{out}: none of {len(records)} items could be asked: {summary['errors']['first']}")
     return summary
 
 
-def collect(
-    model: VLM,
-    processor: Processor,
-    task: Task,
-    items: Sequence[Item],
-    out: Path,
-    *,
-    arm: Arm = DIRECT,
-    shard: tuple[int, int] = (0, 1),
-    batch_size: int = 128,
-    replace: bool = False,
-) -> list[dict]:
-    """One record an item, in the items' order: those on disk under `out`, and the model's answers to the others.
+def collect(model: Model, task: Task, items: Sequence[Item], out: Path, *, arm: Arm, running: Running = RUNNING) -> list[dict]:
+    """One record an item, in the items' order: those on disk under `out`, and the model's answers to the others; the result
+    holds whatever all shards have done so far.
 
-    `shard` (i, n): answer every n-th item from the i-th on; the result holds whatever all shards have done so far.
-    Raises `ValueError` when `out` holds records of another checkpoint or other settings, unless these are to be `replace`d.
+    Raises `ValueError` when `out` holds records of another model or other settings, unless these are to be replaced; when an
+    id occurs twice; and when too many items fail.
     """
-    settings: dict[str, Any] = {"checkpoint": fingerprint(model), "task": task.name, "metric": metrics.get(task.metric).label}
-    settings |= {"cot": arm.cot, "blank": arm.blank, "max_new_tokens": arm.max_new_tokens(task.max_new_tokens)}
-    store = RecordStore(out, settings, shard, replace=replace)
-    mine = items[shard[0] :: shard[1]]
-    digests = {item.id: _input_digest(item, arm) for item in items}
-    todo = [item for item in mine if not store.done(item.id, digests[item.id])]
-    name = f"{task.name} ({', '.join(['direct' if arm.cot == 'none' else 'rationale first'] + ['blanked'] * arm.blank)})"
-    with inference(model), Progress(name, len(todo)) as progress:
-        for chunk in _batches(todo, processor, batch_size):
-            store.append(_answer(model, processor, task, chunk, arm, digests))
-            progress.update(len(chunk))
-    return store.finish(digests)
+    ranks, metric = running.ranks, metrics.get(task.metric)
+    settings = {"checkpoint": model.fingerprint(), "task": task.name, "metric": metric.label, **arm.settings}
+    store = RecordStore(out, settings, running.shard, (ranks.rank, ranks.world), replace=running.replace)
+    inputs = {item.id: item_hash(item) for item in items}
+    if len(inputs) < len(items):
+        raise ValueError(f"task {task.name}: the id {_twice(items)!r} occurs twice")
+    if running.scored and metric.needs_references and (unknown := next((i.id for i in items if not i.references), None)):
+        raise ValueError(f"task {task.name}: the answer to item {unknown} is not known: --predict-only keeps what was written")
+    todo = [_Todo(item, inputs[item.id], _size(item)) for item in items[running.shard[0] :: running.shard[1]]]
+    _answer_all(model, metric, _name(task, arm), arm, todo, store, running)
+    if ranks.rank:
+        return []
+    if running.scored:
+        score(metric, store.found(inputs))
+    return store.finish(inputs)
+
+
+def _answer_all(
+    model: Model, metric: metrics.Metric, name: str, arm: Arm, todo: Sequence[_Todo], store: RecordStore, running: Running
+) -> None:
+    """Long prompts first. With several processes each takes chunks; the first one waits for all."""
+    ranks, budget = running.ranks, running.budget
+    left = [one for one in sorted(todo, key=lambda one: (-one.size, one.item.id)) if not store.done(one.item.id, one.input)]
+    if ranks.world == 1:
+        with Progress(name, len(left)) as progress:
+            _answer(model, metric, arm, left, len(todo), store, budget, running, progress)
+        return
+    todo = sorted(todo, key=lambda one: (-one.size, one.item.id))
+    size = max(1, min(budget.rows, len(todo) // (ranks.world * CHUNKS)))
+    path = store.directory / f".chunks-{running.shard[0]}-of-{running.shard[1]}-by-{size}"
+    budget = replace(budget, rows=max(1, min(budget.rows, len(todo) // (ranks.world * 2))), window_batches=1)
+    progress = Progress(f"{name}, process {ranks.rank}", max(1, len(left) // ranks.world))
+    with Chunks(path, todo, size, lambda one: store.done(one.item.id, one.input), store.refresh) as chunks, progress:
+
+        def work() -> None:
+            _answer(model, metric, arm, chunks.take(), len(todo), store, budget, running, progress)
+
+        work()
+        missing = chunks.wait(running.patience, work) if ranks.rank == 0 else 0
+    if missing:
+        message = f"no new record for {running.patience:g} s, {missing} of {len(todo)} items are missing"
+        print(f"warning: {name}: {message}", file=sys.stderr, flush=True)
 
 
 def _answer(
-    model: VLM, processor: Processor, task: Task, items: Sequence[Item], arm: Arm, digests: dict[str, str]
-) -> list[dict]:
-    batch = processor.collate([[_encode(processor, item, arm)] for item in items]).to(device_of(model))
-    batch = batch.with_blank_images() if arm.blank else batch
-    limit = arm.max_new_tokens(task.max_new_tokens)
-    generated = model.generate(batch, max_new_tokens=limit, stop_ids=(processor.eos_id,), temperature=0.0)
-    metric = metrics.get(task.metric)
-    records = []
-    for item, tokens, logprobs in zip(items, generated.tokens, generated.logprobs, strict=True):
-        output = processor.decode(tokens)
-        parsed = parse(output, arm)
-        record: dict[str, Any] = {
-            "id": item.id,
-            "input": digests[item.id],
-            "question": item.question,
-            "references": list(item.references),
-        }
-        record |= {"output": output, "rationale": parsed.rationale, "prediction": parsed.answer}
-        record["score"] = 0.0 if parsed.answer is None else metric.score(parsed.answer, item.references, {})
-        record |= {"image": item.group, **item.tags, "logprob": round(sum(logprobs), 3), "tokens": list(tokens)}
-        records.append(record)
-    return records
+    model: Model,
+    metric: metrics.Metric,
+    arm: Arm,
+    todo: Sequence[_Todo] | Iterator[_Todo],
+    total: int,
+    store: RecordStore,
+    budget: Budget,
+    running: Running,
+    progress: Progress,
+) -> None:
+    started: dict[str, _Todo] = {}
+
+    def jobs() -> Iterator[tuple]:
+        for one in todo:
+            started[one.item.id] = one
+            yield one.item.id, arm.ask(one.item)
+
+    for results in drive(model, jobs(), budget):
+        records = [_record(metric, arm.settings.get("parser", ""), started.pop(result.key), result) for result in results]
+        if running.scored and metric.score is not None:
+            score(metric, records)
+        store.append(records)
+        progress.update(len(records))
+        _check_errors(store, total, running.max_errors)
 
 
-def _encode(processor: Processor, item: Item, arm: Arm) -> Encoded:
-    try:
-        return processor.encode(sample(item, arm))
-    except ValueError as error:
-        raise ValueError(f"item {item.id} ({item.group}): {error}") from None
+def _record(metric: metrics.Metric, parser: str, one: _Todo, result: Result) -> dict:
+    item, answered = one.item, result.answered
+    record: dict[str, Any] = {**_plain(item.options), **_plain(item.tags), "id": item.id, "input": one.input}
+    record |= {"question": item.question, "references": list(item.references), "image": item.group}
+    record |= {"choices": dict(item.choices)} if item.choices else {}
+    if answered is None:
+        return record | {"prediction": None, "output": None, "error": result.error}
+    record |= dict(answered.extra)
+    record |= {"output": answered.output, "rationale": answered.rationale, "prediction": answered.answer}
+    record |= {"parser": parser, "metric": metric.label}
+    return record | _steps(result)
 
 
-def summarize(task: Task, records: Sequence[dict]) -> dict:
-    """Figures over all records, by each of the task's tags, and the mean over one of them where the task says so."""
-    metric = metrics.get(task.metric)
-    summary = {metric.name: accuracy(task, records)}
-    for tag in task.by:
-        groups = split_by(records, tag)
-        summary[f"by_{tag}"] = {name: accuracy(task, rows) for name, rows in groups.items()}
-        if tag == task.mean_of and len(groups) > 1:
-            share = {name: len(records) / (len(groups) * len(rows)) for name, rows in groups.items()}
-            weighted = [record["score"] * share[record[tag]] for record in records]
-            summary[f"mean_of_{tag}s"] = stats.mean(weighted, [r["image"] for r in records], variant=metric.variant)
-    unparsed = [float(record["prediction"] is None) for record in records]
-    summary["unparsed"] = stats.share(unparsed, [r["image"] for r in records], variant="share of outputs without an answer")
-    return summary
+def _plain(options: Mapping) -> dict:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
-def accuracy(task: Task, records: Sequence[dict]) -> stats.Figure:
-    """Mean score with its interval; questions about one picture are one group."""
-    scores, images = [r["score"] for r in records], [r["image"] for r in records]
-    return stats.mean(scores, images, variant=metrics.get(task.metric).variant)
+def _steps(result: Result) -> dict:
+    """What was asked and written on the way; `tokens` and `logprob` are of the last step's first text."""
+    if not result.asked:
+        return {"requests": 0, "finish": "stop", "new_tokens": 0}
+    first, last = result.asked[0], result.asked[-1]
+    written = [completion for asked in result.asked for completion in asked.completions]
+    final = last.completions[0]
+    found: dict[str, Any] = {"prompt_hash": first.prompt_hash, "image_hash": first.image_hash, "requests": len(result.asked)}
+    ways = {c.finish for c in last.completions}
+    found["finish"] = next(way for way in ("refused", "length", "stop") if way in ways)
+    found |= {"prompt_tokens": sum(asked.prompt_tokens for asked in result.asked)}
+    found |= {"new_tokens": sum(len(completion.tokens or completion.logprobs or ()) for completion in written)}
+    found["logprob"] = None if final.logprobs is None else round(sum(final.logprobs), 2)
+    return found | {"tokens": list(final.tokens)}
 
 
-def split_by(records: Sequence[dict], tag: str) -> dict[str, list[dict]]:
-    """Records by the value of a tag, in the alphabet's order."""
-    names = sorted({record[tag] for record in records})
-    return {name: [record for record in records if record[tag] == name] for name in names}
+def _check_errors(store: RecordStore, total: int, share: float) -> None:
+    if len(store.errors) > max(FEW_ERRORS, share * total):
+        error = next(iter(store.errors.values()))
+        raise ValueError(
+            f"{len(store.errors)} of {total} items cannot be asked, more than --max-errors {share:g}; "
+            f"the first is {error['id']}: {error['error']}"
+        )
 
 
-def _batches(items: Sequence[Item], processor: Processor, size: int) -> Iterator[list[Item]]:
-    for start in range(0, len(items), size * WINDOW):
-        window = items[start : start + size * WINDOW]
-        lengths = {item.id: len(processor.tokenize(item.context + item.question)) for item in window}
-        ordered = sorted(window, key=lambda item: lengths[item.id])
-        yield from (ordered[i : i + size] for i in range(0, len(ordered), size))
+def _name(task: Task, arm: Arm) -> str:
+    """For the progress line."""
+    cot = str(arm.settings.get("cot"))
+    cot = {"none": "direct", "single": "rationale first"}.get(cot, cot)
+    return f"{task.name} ({', '.join([cot] + ['blanked'] * bool(arm.settings.get('blank')))})"
 
 
-def _input_digest(item: Item, arm: Arm) -> str:
-    """Covers the prompt's text and the bytes of its pictures: a changed picture under the same id is asked again."""
-    texts = [segment.text for segment in sample(item, arm).segments if isinstance(segment, Text)]
-    return digest(*texts, *item.pictures(), *item.references)
+def _size(item: Item) -> int:
+    texts = (item.question, item.context, item.hint, *(item.choices or {}).values())
+    return sum(map(len, texts)) + len(item.images)
 
 
-def fingerprint(model: VLM) -> str:
-    """A hash of the weights, whatever precision holds them: up to 4,096 values of each tensor, evenly spread."""
-    parts: list[str | bytes] = []
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
-        picked = flat[:: max(1, flat.numel() // 4096)].double().cpu().numpy()
-        parts += [json.dumps([name, list(tensor.shape)]), picked.tobytes()]
-    return digest(*parts)
-
-
-def device_of(model: VLM) -> torch.device:
-    return next(model.parameters()).device
-
-
-@contextmanager
-def inference(model: VLM) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode before is restored."""
-    before = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(before)
+def _twice(items: Sequence[Item]) -> str:
+    return Counter(item.id for item in items).most_common(1)[0][0]

@@ -31,7 +31,7 @@ STYLE: dict[Any, Any] = {
 @matplotlib.rc_context(STYLE)
 def loss_figure(curves: Curves) -> str:
     """Training and held-out loss over all stages' tokens; stages are parted and named."""
-    figure, ax = _axes(6.2, 3.0)
+    figure, ax = axes(6.2, 3.0)
     start, shown = 0.0, []
     for stage, names in curves.items():
         ends = [names[n].tokens[-1] for n in ("train/loss", "valid/loss") if n in names]
@@ -47,7 +47,7 @@ def loss_figure(curves: Curves) -> str:
     ax.set(xlabel="million tokens", ylabel="loss of a learnt token, nats")
     ax.set_ylim(bottom=0, top=_robust_top(curves))
     ax.legend(loc="upper right", fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 _LOSSES: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ def _robust_top(curves: Curves) -> float | None:
 def accuracy_figure(seen: Mapping[str, dict], blank: Mapping[str, dict]) -> str:
     """Accuracy by kind, with the picture and blanked, with 95 % intervals."""
     names = sorted(seen, key=lambda name: seen[name]["value"] or 0.0)
-    figure, ax = _axes(6.2, 0.9 + 0.36 * len(names))
+    figure, ax = axes(6.2, 0.9 + 0.36 * len(names))
     for offset, figures, colour, label in ((0.19, seen, SEEN, "with image"), (-0.19, blank, BLANK, "image blanked")):
         rows = [figures.get(name) or {"value": None, "interval": None} for name in names]
         values = np.array([100 * (row["value"] or 0.0) for row in rows])
@@ -88,13 +88,13 @@ def accuracy_figure(seen: Mapping[str, dict], blank: Mapping[str, dict]) -> str:
     ax.grid(axis="x", color=FAINT)
     ax.set_axisbelow(True)
     ax.legend(loc="lower right", fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def roc_figure(doubts: Mapping[str, np.ndarray], wrong: np.ndarray) -> str:
     """How well each detector finds the wrong tokens."""
-    figure, ax = _axes(3.0, 3.0)
+    figure, ax = axes(3.0, 3.0)
     ax.plot([0, 1], [0, 1], color="#c9d0d8", lw=0.8)
     for name, doubt in doubts.items():
         order = np.argsort(-doubt, kind="stable")
@@ -104,13 +104,13 @@ def roc_figure(doubts: Mapping[str, np.ndarray], wrong: np.ndarray) -> str:
         ax.plot(np.append(0, misses / max(1, misses[-1])), np.append(0, hits / max(1, hits[-1])), lw=1.5, label=name, **style)
     ax.set(xlabel="right tokens marked", ylabel="wrong tokens marked", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.legend(loc="lower right", fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def doubt_figure(name: str, doubt: np.ndarray, wrong: np.ndarray, threshold: float) -> str:
     """Distribution of one detector's doubt over right and wrong tokens."""
-    figure, ax = _axes(3.2, 3.0)
+    figure, ax = axes(3.2, 3.0)
     low, high = np.quantile(doubt, [0.005, 0.995])
     edges = np.linspace(low, max(high, low + 1e-6), 40)
     for part, colour, label in ((~wrong, SEEN, "right"), (wrong, WRONG, "wrong")):
@@ -120,14 +120,14 @@ def doubt_figure(name: str, doubt: np.ndarray, wrong: np.ndarray, threshold: flo
     ax.axvline(threshold, color=INK, lw=0.9, ls="--")
     ax.set(xlabel=f"doubt ({name}), nats", ylabel="% of right, of wrong tokens")
     ax.legend(loc="upper right", fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def router_figure(shares: Mapping[str, Sequence[float]]) -> str:
     """Share of the tokens each expert takes, a row a layer; even shares are pale."""
     table = np.array([100 * np.array(row) for row in shares.values()])
-    figure, ax = _axes(0.9 + 0.62 * table.shape[1], 0.75 + 0.3 * table.shape[0])
+    figure, ax = axes(0.9 + 0.62 * table.shape[1], 0.75 + 0.3 * table.shape[0])
     even = 100 / table.shape[1]
     ax.imshow(table, cmap="RdBu_r", vmin=0, vmax=2 * even, aspect="auto", alpha=0.75)
     for (y, x), value in np.ndenumerate(table):
@@ -137,13 +137,13 @@ def router_figure(shares: Mapping[str, Sequence[float]]) -> str:
     ax.set(xlabel=f"expert  (even: {even:.0f} %)")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    return _svg(figure)
+    return svg(figure)
 
 
 @matplotlib.rc_context(STYLE)
 def gates_figure(curves: Curves) -> str:
     """tanh of each gate through the stages: 0 = the decoder does not see."""
-    figure, ax = _axes(4.4, 2.6)
+    figure, ax = axes(4.4, 2.6)
     lines: dict[str, Curve] = {}
     start = 0.0
     for names in curves.values():
@@ -162,7 +162,7 @@ def gates_figure(curves: Curves) -> str:
     ax.axhline(0, color="#c9d0d8", lw=0.8, zorder=0)
     ax.set(xlabel="million tokens", ylabel="tanh(gate)")
     ax.legend(fontsize=7, ncols=2)
-    return _svg(figure)
+    return svg(figure)
 
 
 def picture(data: bytes, side: int = 256) -> str:
@@ -190,13 +190,13 @@ def heat_map(data: bytes, weights: Sequence[Sequence[float]], side: int = 256) -
     return _png(PIL.Image.fromarray((np.asarray(square) * (1 - alpha) + colours * alpha).astype(np.uint8)))
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def axes(width: float, height: float) -> tuple[Figure, Axes]:
     """Inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

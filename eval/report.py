@@ -20,7 +20,6 @@ from eval.store import write_atomically
 from eval.table import auroc_text, read_summary, read_tables, share_text
 
 VIEWS = {"_share": "all tokens", "_share_seeing": "tokens that see an image", "_share_blind": "tokens that see none"}
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def write_report(run_dir: Path) -> Path:
@@ -40,14 +39,19 @@ def write_report(run_dir: Path) -> Path:
         "gates": figures.gates_figure(curves) if last_values(curves, "gate/") else None,
         "gallery": _gallery(charts / "gallery", Marking.of(summary.get("hallucination", {}))),
     }
-    loader = jinja2.FileSystemLoader(TEMPLATE.parent)
+    path = run_dir / "report.html"
+    write_atomically(path, render("report.html.j2", content))
+    return path
+
+
+def render(template: str, content: Mapping) -> str:
+    """A page of this folder's templates: everything in `content` is escaped."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"share": share_text, "auroc": auroc_text, "percent": _percent}
-    path = run_dir / "report.html"
-    write_atomically(path, environment.get_template(TEMPLATE.name).render(content))
-    return path
+    return environment.get_template(template).render(content)
 
 
 def _percent(figure: Mapping) -> str:

@@ -2,7 +2,9 @@
 
 Questions about one picture are not independent, so every interval takes `groups` (the picture of each value) and counts
 pictures, not questions: a share's Wilson interval uses the effective sample size n / deff (Kish's design effect estimated
-from the groups), other figures resample whole groups. All intervals are two-sided at `LEVEL`; a seed fixes the resampling.
+from the groups), other means a studentized bootstrap over whole groups, differences Student's interval over them, AUROC the
+percentiles of resampled groups. All intervals are two-sided at `LEVEL`; a seed fixes the resampling. Simulated coverage is
+93 to 97 % from 50 groups on (`tests/eval/test_stats.py`), but for scores that nearly all are 0 or nearly all 1.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 1000
-MANY = 10_000  # groups above which a mean's bootstrap is the normal interval
+MANY = 10_000  # groups above which a mean's bootstrap is Student's interval
+FEW = 20  # groups below which it is, too
 Figure = dict  # {value, interval: [low, high] | None, n, variant}
 
 
@@ -51,34 +54,94 @@ def _design_effect(values: np.ndarray, groups: Sequence[Hashable] | None) -> flo
 
 
 def mean(values: ArrayLike, groups: Sequence[Hashable] | None = None, *, variant: str, seed: int = 0) -> Figure:
-    """Mean of any values: Wilson when all are 0 or 1, else a bootstrap over groups."""
+    """Mean of any values: Wilson when all are 0 or 1, else a studentized bootstrap over groups."""
     scores = np.asarray(values, dtype=float)
     if np.isin(scores, (0.0, 1.0)).all():
         return share(scores, groups, variant=variant)
-    return figure(scores.mean(), _mean_interval(scores, groups, seed), len(scores), variant)
+    return figure(scores.mean(), _mean_interval(_Grouped(scores, groups), seed), len(scores), variant)
 
 
 def paired_difference(
-    a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable] | None = None, *, variant: str, seed: int = 0
+    a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable] | None = None, *, variant: str
 ) -> Figure:
-    """Mean of a − b over the same items, resampled by group. Raises `ValueError` when the lengths differ."""
-    if len(a) != len(b):
-        raise ValueError(f"paired difference of {len(a)} and {len(b)} values")
-    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    """Mean of a − b over the same items, with Student's interval over groups. Raises `ValueError` when the lengths differ.
+
+    Where no item differs the interval is what as many groups that agree leave open (Wilson's, to both sides).
+    """
+    difference = _difference(a, b)
     if not len(difference):
         return figure(np.nan, None, 0, variant)
-    return figure(difference.mean(), _mean_interval(difference, groups, seed), len(difference), variant)
+    grouped = _Grouped(difference, groups)
+    half = grouped.student() * grouped.error
+    if not difference.any():
+        z = stats.norm.ppf(0.5 + LEVEL / 2)
+        half = z * z / (grouped.count + z * z)
+    return figure(grouped.mean, (grouped.mean - half, grouped.mean + half), len(difference), variant)
 
 
-def _mean_interval(values: np.ndarray, groups: Sequence[Hashable] | None, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap over groups; above `MANY` groups the normal interval, which is then the same."""
-    index = _group_index(groups, len(values))
-    sums, sizes = np.bincount(index, values), np.bincount(index)
-    if len(sums) > MANY:
-        error = np.sqrt(np.sum((sums - sizes * values.mean()) ** 2)) / len(values)
-        return tuple(values.mean() + stats.norm.ppf([0.5 - LEVEL / 2, 0.5 + LEVEL / 2]) * error)
-    draws = _draws(len(sums), seed)
-    return _percentiles(draws @ sums / (draws @ sizes))
+def paired_bootstrap(
+    a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> float:
+    """Two-sided p of the mean of a − b: how often a resample of whole groups has the other sign. 1 where no item differs."""
+    grouped = _Grouped(_difference(a, b), groups)
+    if not len(grouped.sums):
+        return 1.0
+    drawn = _draws(grouped.count, seed) @ grouped.sums
+    return float(min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (RESAMPLES + 1)))
+
+
+def mcnemar(a: Sequence[float], b: Sequence[float]) -> float:
+    """Exact two-sided p of as many items that only one got right falling as unequally, if both were as good (McNemar, 1947).
+
+    It takes items as independent: where several share a picture, the interval of `paired_difference` is the one to read.
+    """
+    difference = _difference(a, b)
+    only_a, only_b = int((difference > 0).sum()), int((difference < 0).sum())
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def _difference(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    if len(a) != len(b):
+        raise ValueError(f"paired difference of {len(a)} and {len(b)} values")
+    return np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+
+
+class _Grouped:
+    """Values summed up by group; `error` is the standard error of their mean over whole groups (a ratio's, linearised)."""
+
+    def __init__(self, values: np.ndarray, groups: Sequence[Hashable] | None) -> None:
+        index = _group_index(groups, len(values))
+        self.values, self.sums, self.sizes = values, np.bincount(index, values), np.bincount(index)
+        self.count = len(self.sums)
+        self.mean = values.mean() if len(values) else np.nan
+        residual = self.sums - self.sizes * self.mean
+        self.error = np.sqrt(self.count / max(1, self.count - 1) * (residual**2).sum()) / max(1, len(values))
+        self.error = self.error if self.count > 1 else np.nan
+
+    def student(self) -> float:
+        return float(stats.t.ppf(0.5 + LEVEL / 2, max(1, self.count - 1)))
+
+
+def _mean_interval(grouped: _Grouped, seed: int) -> tuple[float, float]:
+    """Bootstrap-t over groups (Efron, 1981), which skewed scores need; Student's where groups are too few to tell a shape, or
+    so many that both are the same. Scores from 0 to 1 have a mean from 0 to 1."""
+    low, high = grouped.student() * grouped.error * np.array([-1, 1]) + grouped.mean
+    if FEW <= grouped.count <= MANY and grouped.error > 0:
+        ends = np.quantile(_studentized(grouped, seed), [0.5 + LEVEL / 2, 0.5 - LEVEL / 2])
+        low, high = grouped.mean - ends * grouped.error
+    bounded = bool(grouped.values.min() >= 0 and grouped.values.max() <= 1)
+    return (max(0.0, low), min(1.0, high)) if bounded else (low, high)
+
+
+def _studentized(grouped: _Grouped, seed: int) -> np.ndarray:
+    """(mean − the mean of all) / its standard error, of each resample in which groups differ."""
+    draws, sums, sizes = _draws(grouped.count, seed), grouped.sums, grouped.sizes
+    total = draws @ sizes
+    means = draws @ sums / total
+    squares = draws @ sums**2 - 2 * means * (draws @ (sums * sizes)) + means**2 * (draws @ sizes**2)
+    errors = np.sqrt(grouped.count / (grouped.count - 1) * np.maximum(squares, 0)) / total
+    known = errors > 1e-9 * grouped.error
+    return (means[known] - grouped.mean) / errors[known]
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:

@@ -1,8 +1,9 @@
 """Records on disk: appended and fsynced, resumed by id, never mixed between two settings.
 
-A directory holds `settings.json` (what made the records: checkpoint, task, prompt), one `records*.jsonl` for each shard
+A directory holds `settings.json` (what made the records: model, task, arm), one `records*.jsonl` for each process that wrote
 and, when all is there, `records.jsonl` with every record in the items' order, whatever the batch size, interruptions and
-number of processes were. A line that a kill left unfinished is dropped; its sample is done again.
+number of processes were. A line that a kill left unfinished is dropped; its sample is done again. A record with an `error`
+says why an item could not be asked: the next run tries again.
 """
 
 from __future__ import annotations
@@ -13,26 +14,48 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 RECORDS = "records.jsonl"
+Key = tuple[str, str]  # id, digest of the input
 
 
 class RecordStore:
     """Records of one evaluation arm under `directory`.
 
     `settings` is a flat JSON-able mapping; records made with others are refused (`ValueError` naming the keys that
-    differ), or dropped with `replace`. `shard` (i, n) keeps processes apart that write at the same time.
+    differ), or dropped with `replace`. `shard` (i, n) and `ranks` (i, n) keep processes apart that write at the same time.
     """
 
-    def __init__(self, directory: Path, settings: dict, shard: tuple[int, int] = (0, 1), *, replace: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: dict,
+        shard: tuple[int, int] = (0, 1),
+        ranks: tuple[int, int] = (0, 1),
+        *,
+        replace: bool = False,
+    ) -> None:
         self.directory, self.settings = Path(directory), json.loads(json.dumps(settings))
         self.directory.mkdir(parents=True, exist_ok=True)
         self._check_settings(replace)
-        index, count = shard
-        self.path = self.directory / (RECORDS if count == 1 else f"records.shard-{index}-of-{count}.jsonl")
+        parts = [f"{name}-{i}-of-{n}" for name, (i, n) in (("shard", shard), ("rank", ranks)) if n > 1]
+        self.path = self.directory / ".".join(["records", *parts, "jsonl"])
         _drop_torn_line(self.path)
-        self.records = self._load()
+        self.records: dict[Key, dict] = {}
+        self.errors: dict[Key, dict] = {}
+        self._read: dict[Path, int] = {}  # bytes of each file that are in `records` already
+        self.refresh()
+        self._before = dict(self.errors)  # of earlier runs
 
-    def _load(self) -> dict[tuple[str, str], dict]:
-        return {(r["id"], r["input"]): r for path in sorted(self.directory.glob("records*.jsonl")) for r in read_records(path)}
+    def refresh(self) -> None:
+        """Take in what other processes wrote."""
+        for path in sorted(self.directory.glob("records*.jsonl")):
+            start = self._read.get(path, 0)
+            start = start if start <= path.stat().st_size else 0  # another process put it in order
+            rows, self._read[path] = read_lines(path, start)
+            self._take_in(rows)
+
+    def _take_in(self, rows: Sequence[dict]) -> None:
+        for row in rows:
+            (self.errors if "error" in row else self.records)[row["id"], row["input"]] = row
 
     def _check_settings(self, replace: bool) -> None:
         path = self.directory / "settings.json"
@@ -42,7 +65,9 @@ class RecordStore:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError:
-            raise ValueError(f"{path}: not JSON; remove {self.directory} to start again") from None
+            before = None
+        if not isinstance(before, dict):
+            raise ValueError(f"{path}: not JSON; remove {self.directory} to start again")
         differ = sorted(key for key in before.keys() | self.settings if before.get(key) != self.settings.get(key))
         if differ and replace:
             for records in self.directory.glob("records*.jsonl"):
@@ -50,32 +75,44 @@ class RecordStore:
             write_json(path, self.settings)
         elif differ:
             changes = ", ".join(f"{key} was {before.get(key)!r}, now {self.settings.get(key)!r}" for key in differ)
-            raise ValueError(f"{self.directory} holds records made with other settings ({changes}): choose another --out")
+            raise ValueError(
+                f"{self.directory} holds records made with other settings ({changes}): choose another --out, or --replace"
+            )
 
     def done(self, key: str, digest: str) -> bool:
-        """Is there a record of this id made from the same input (`digest` covers prompt and image bytes)?"""
-        return (key, digest) in self.records
+        """Is there a record of this id made from the same input (`digest` covers prompt and image bytes)? An error counts
+        when it is of this run."""
+        at = (key, digest)
+        return at in self.records or (at in self.errors and self.errors[at] is not self._before.get(at))
 
     def append(self, records: Sequence[dict]) -> None:
         """Write records (with `id` and `input`) through to the disk."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        if not records:
+            return
+        with open(self.path, "a", encoding="utf-8", errors="surrogatepass") as file:
+            file.writelines(map(_line, records))
             file.flush()
             os.fsync(file.fileno())
-        self.records.update(((record["id"], record["input"]), record) for record in records)
+            self._read[self.path] = file.tell()
+        self._take_in(records)
+
+    def found(self, inputs: Mapping[str, str]) -> list[dict]:
+        """The records of `inputs` (id: digest), other processes' too, in that order, none made from another input."""
+        self.refresh()
+        rows = (self.records.get(item) or self.errors.get(item) for item in inputs.items())
+        return [row for row in rows if row is not None]
 
     def finish(self, inputs: Mapping[str, str]) -> list[dict]:
-        """The records of `inputs` (id: digest), other shards' too, in that order, and none that was made from another input.
-
-        When none is missing `records.jsonl` takes this order.
-        """
-        self.records = self._load()
-        found = [self.records[item] for item in inputs.items() if item in self.records]
+        """As `found`; when none is missing `records.jsonl` takes this order, with what the caller added to the records."""
+        found = self.found(inputs)
         if len(found) == len(inputs):
             others = [record for (key, _), record in self.records.items() if key not in inputs]  # of an earlier, longer run
-            lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in found + others)
-            write_atomically(self.directory / RECORDS, "".join(lines))
+            write_atomically(self.directory / RECORDS, "".join(map(_line, [*found, *others])))
         return found
+
+
+def _line(record: dict) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def write_json(path: Path, value: object) -> None:
@@ -86,7 +123,7 @@ def write_json(path: Path, value: object) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """A reader, or a restart after a kill, sees the old file or the new one."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "w", encoding="utf-8") as file:
+    with open(part, "w", encoding="utf-8", errors="surrogatepass") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -103,13 +140,25 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def read_records(path: Path) -> list[dict]:
-    """Whole lines only: another process may be writing its last one."""
+    """Raises `ValueError` naming file and line for what is no record."""
+    return read_lines(path)[0]
+
+
+def read_lines(path: Path, start: int = 0) -> tuple[list[dict], int]:
+    """Records from byte `start` on, and where the next one will begin. Whole lines only: another process may be writing its
+    last one."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        data = file.read()
+    *lines, torn = data.split(b"\n")
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            row["id"], row["input"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}:{number}: not a record; remove the line, its sample is then done again") from None
+            if not (isinstance(row["id"], str) and isinstance(row["input"], str)):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, RecursionError):
+            place = f"{path}:{number}" if not start else f"{path}: byte {start} on, line {number}"
+            raise ValueError(f"{place}: not a record; remove the line, its sample is then done again") from None
         rows.append(row)
-    return rows
+    return rows, start + len(data) - len(torn)

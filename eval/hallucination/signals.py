@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.evaluate import device_of, inference
+from eval.models.own import device_of, inference
 from vlm.batch import Batch
 from vlm.model import VLM
 from vlm.processor import Encoded, Processor

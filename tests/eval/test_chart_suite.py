@@ -11,6 +11,8 @@ import vlm
 from eval import ask, detect
 from eval import run as run_command
 from eval.chart_suite import evaluate_charts, evaluate_tables
+from eval.engine import Budget
+from eval.evaluate import Running
 from eval.hallucination import DETECTORS
 from eval.hallucination.marking import Marking
 from eval.report import write_report
@@ -62,7 +64,7 @@ def test_the_gallery_shows_every_type(model_and_processor, tmp_path):
 
 
 def test_the_suite_is_deterministic(model_and_processor, run_dir, tmp_path):
-    evaluate_charts(*model_and_processor, tmp_path, seed=5, count=24, cot_count=8, batch_size=128)
+    evaluate_charts(*model_and_processor, tmp_path, seed=5, count=24, cot_count=8, running=Running(Budget(5), replace=True))
     for name in ("summary.json", "records.jsonl", "reason/tokens.jsonl", "gallery/gallery.json"):
         assert (tmp_path / name).read_bytes() == (run_dir / "eval" / "charts" / name).read_bytes()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from eval.hallucination import DETECTORS, TokenSignals, judge_detectors, label_tokens, read_signals
 from eval.hallucination.marking import Marking, word_doubts
 from eval.hallucination.signals import token_spans
-from eval.prompting import DIRECT, sample
+from eval.prompting import Prompter
 from vlm.sample import Sample
 
 
@@ -26,7 +26,7 @@ def signals_of(logprob, logprob_text=None, text: str | None = None) -> TokenSign
 
 def test_logprobs_are_those_of_generation(model_and_processor, items):
     model, processor = model_and_processor
-    prompts = [sample(item, DIRECT) for item in items[:9]]
+    prompts = [Prompter().ask(item) for item in items[:9]]
     generated = model.generate(processor(prompts), max_new_tokens=5)
     for signals, tokens, logprobs in zip(
         read_signals(model, processor, prompts, generated.tokens, batch_size=4),
@@ -41,7 +41,7 @@ def test_logprobs_are_those_of_generation(model_and_processor, items):
 
 def test_without_a_picture_nothing_is_owed_to_it(model_and_processor, items):
     model, processor = model_and_processor
-    prompt = sample(items[0], DIRECT)
+    prompt = Prompter().ask(items[0])
     text_only = Sample(prompt.segments[1:])
     seen, blind = read_signals(model, processor, [prompt, text_only], [[70, 71, 72]] * 2)
     assert np.abs(seen.pmi).max() > 1e-3

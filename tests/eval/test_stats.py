@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from scipy.special import betaln
 
 from eval import stats
 
@@ -102,3 +105,68 @@ def test_nothing_to_measure_is_null_not_a_crash():
         stats.auroc_figure([1.0], [True], variant="v"),
     ):
         assert figure["value"] is None and figure["interval"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "size", "p", "times"),
+    [("share", 60, 5, 0.6, 1000), ("share", 300, 1, 0.05, 1000), ("mean", 60, 3, 0.8, 300),
+     ("paired", 60, 3, 0.1, 1000), ("paired", 300, 1, 0.05, 1000)]
+    + [pytest.param(kind, groups, size, p, 4000, marks=pytest.mark.slow) for kind in ("share", "mean", "paired")
+       for groups in (50, 200) for size in (1, 4) for p in (0.1, 0.5, 0.9)],
+)  # fmt: skip
+def test_coverage(kind, groups, size, p, times):
+    """95 % intervals hold the truth in 93 to 97 % of simulated evaluations with `groups` pictures of `size` questions each,
+    which are alike (intra-class correlation 0.25)."""
+    rng = np.random.default_rng(0)
+    index, covered = np.repeat(np.arange(groups), size), []
+    for _ in range(times):
+        chance = rng.beta(3 * p, 3 * (1 - p), size=groups)[index] if size > 1 else np.full(len(index), p)
+        hits = (rng.random(len(index)) < chance).astype(float)
+        if kind == "share":
+            interval, truth = stats.share(hits, index, variant="v")["interval"], p
+        elif kind == "mean":  # 0, 0.3, 0.6, 0.9 or 1, as VQA accuracy
+            values = np.array([0, 0.3, 0.6, 0.9, 1])[rng.binomial(4, chance)]
+            interval = stats.mean(values, index, variant="v")["interval"]
+            moments = [(4, 1, 0.3), (6, 2, 0.6), (4, 3, 0.9), (1, 4, 1.0)]
+            truth = sum(n * v * _moment(p, k, 4 - k, size) for n, k, v in moments)
+        else:  # A is right where B is or, seldom, alone
+            other = np.where(rng.random(len(index)) < 0.1, 1 - hits, hits)
+            interval, truth = stats.paired_difference(hits, other, index, variant="v")["interval"], 0.1 * (2 * p - 1)
+        covered.append(interval[0] <= truth <= interval[1])
+    noise = 2.5 * (0.05 * 0.95 / times) ** 0.5
+    assert 0.93 - noise <= np.mean(covered) <= 0.97 + noise
+
+
+def _moment(p: float, hits: int, misses: int, size: int) -> float:
+    """E[chance**hits · (1 − chance)**misses]"""
+    if size == 1:
+        return p**hits * (1 - p) ** misses
+    return float(np.exp(betaln(3 * p + hits, 3 * (1 - p) + misses) - betaln(3 * p, 3 * (1 - p))))
+
+
+def test_an_interval_of_bounded_scores_stays_inside():
+    values = np.append(np.zeros(40), 0.3)
+    low, high = stats.mean(values, variant="v")["interval"]
+    assert low == 0 and 0 < high <= 1
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (8, 1), (30, 12), (5, 5)])
+def test_mcnemar_is_the_exact_test(only_a, only_b):
+    a, b = [1.0] * only_a + [0.0] * only_b + [1.0] * 9, [0.0] * only_a + [1.0] * only_b + [1.0] * 9
+    n, tail = only_a + only_b, sum(comb(only_a + only_b, k) for k in range(min(only_a, only_b) + 1))
+    assert stats.mcnemar(a, b) == pytest.approx(min(1.0, 2 * tail / 2**n))
+
+
+def test_paired_bootstrap_agrees_with_the_t_test_and_sees_groups():
+    rng = np.random.default_rng(3)
+    a = rng.normal(0.12, 1, size=200)
+    p = stats.paired_bootstrap(a, np.zeros(200))
+    assert p == pytest.approx(scipy_stats.ttest_1samp(a, 0).pvalue, abs=0.05)
+    repeated = np.repeat(a, 5)
+    assert stats.paired_bootstrap(repeated, 0 * repeated, np.repeat(np.arange(200), 5)) == p
+    assert stats.paired_bootstrap([], []) == 1.0 == stats.paired_bootstrap([1.0, 2.0], [1.0, 2.0])
+
+
+def test_no_item_that_differs_leaves_a_doubt():
+    low, high = stats.paired_difference([1.0] * 40, [1.0] * 40, variant="v")["interval"]
+    assert -high == low and 0.05 < high < 0.12

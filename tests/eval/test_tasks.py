@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import tasks
+from eval import metrics, parsing, tasks
 from eval.tasks import charts
 from tests.eval.conftest import picture
 
@@ -40,14 +40,15 @@ def test_chartqa_reads_labels_that_are_numbers(tmp_path):
 
 
 def test_chartqa_pictures_stay_inside_the_folder(tmp_path):
-    chartqa(tmp_path, [{**ROW, "imgname": "../../../etc/passwd"}])
-    assert tasks.get("chartqa").items(tmp_path, "val")[0].images == (tmp_path / "val" / "png" / "passwd",)
+    chartqa(tmp_path, [ROW, {**ROW, "imgname": "../../../etc/passwd"}])
+    with pytest.raises(ValueError, match=r"val_human\.json:2: '\.\./\.\./\.\./etc/passwd' names no picture in .*png"):
+        tasks.get("chartqa").items(tmp_path, "val")
 
 
 @pytest.mark.parametrize("rows", [[{"imgname": "a.png"}], {"a": 1}, [3], ["x"]])
 def test_chartqa_with_other_rows_is_named(tmp_path, rows):
     chartqa(tmp_path, rows)
-    with pytest.raises(ValueError, match=r"val_human\.json: not a list of rows"):
+    with pytest.raises(ValueError, match=r"val_human\.json(:1: (no `query`|a row is a JSON object)| is no JSON list)"):
         tasks.get("chartqa").items(tmp_path, "val")
 
 
@@ -61,7 +62,7 @@ def test_missing_data_says_what_to_download_where(tmp_path):
 def test_real_chartqa():
     items = tasks.get("chartqa").items(DATA / "chartqa", "test")
     assert len(items) == 1245 and sum(i.tags["part"] == "human" for i in items) == 616
-    assert all(path.is_file() for item in items for path in item.images)
+    assert all(item.pictures() for item in items)
     assert len(tasks.get("chartqa").items(DATA / "chartqa", "val", limit=10)) == 10
 
 
@@ -101,3 +102,47 @@ def test_charts_are_the_same_for_any_count_and_differ_by_seed():
 def test_table_items_ask_the_same_without_a_picture():
     for seen, told in zip(charts.items(0, 6), charts.table_items(0, 6), strict=True):
         assert told.question == seen.question and told.images == () and told.context
+
+
+@pytest.mark.skipif(not (DATA / "scienceqa").is_dir(), reason="real ScienceQA not found: set VLM_DATA")
+def test_real_scienceqa():
+    items = tasks.get("scienceqa").items(DATA / "scienceqa", "test")
+    assert len(items) == 2116 and sum(bool(item.images) for item in items) == 1016
+    assert all(item.references[0] in item.choices and item.question for item in items)
+    assert all(item.pictures() for item in items if item.images)
+
+
+@pytest.mark.skipif(not (DATA / "opencqa").is_dir(), reason="real OpenCQA not found: set VLM_DATA")
+def test_real_opencqa():
+    for split, count in (("test", 1159), ("val", 1158), ("train", 3000)):
+        assert len(tasks.get("opencqa").items(DATA / "opencqa", split)) == count
+
+
+@pytest.mark.skipif(not (DATA / "chartqa").is_dir(), reason="real ChartQA not found: set VLM_DATA")
+def test_examples_that_reason_have_chartqas_rationales():
+    assert all(item.rationale for item in tasks.get("chartqa").items(DATA / "chartqa", "train"))
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_a_task_names_what_there_is(name):
+    task = tasks.get(name)
+    assert task.name == name and all(metrics.get(label).label.startswith(label) for label in task.metrics)
+    assert parsing.get(task.parser) and set(task.sizes) <= set(task.splits) and len(task.about) > 10
+    assert task.max_new_tokens > 0 and (not task.mean_of or task.mean_of in task.by)
+
+
+def test_every_task_has_its_line():
+    lines = tasks.table().splitlines()
+    assert [line.split()[0] for line in lines] == list(tasks.names())
+    assert all(tasks.get(line.split()[0]).about in line for line in lines)
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_the_page_of_tasks_says_what_the_declaration_says(name):
+    task = tasks.get(name)
+    page = Path("docs/tasks.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    sizes = [f"{task.sizes[split]:,}" for split in task.splits if split in task.sizes]
+    links = [word.rstrip(",)") for word in task.download.split() if word.startswith("http")]
+    for text in (*task.metrics, *task.splits, *sizes, *links, task.about):
+        assert text in row, text

@@ -1,0 +1,59 @@
+"""Do prompts with examples fit into a model's context? Told before anything is asked, in one line.
+
+A prompt is about as long as the question and each example alone, so that each is measured once; no picture is read for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from eval.models import Model
+from eval.prompting import Prompter
+from eval.tasks import Item
+from vlm.sample import Sample
+
+
+def check(model: Model, context: int, prompter: Prompter, items: Sequence[Item], *, reason: bool, room: int) -> None:
+    """`context`: tokens that the model can have; `room`: those it may write. Raises `ValueError` naming the longest prompt and
+    the most shots that fit for every item."""
+    support = prompter.support
+    if support is None:
+        return
+    plain = dataclasses.replace(prompter, support=None)
+    lengths: dict[str, int] = {}
+    worst, most = (0, ""), None
+    for item in items:
+        own = model.length(plain.ask(_pictureless(item), reason=reason)) + room
+        examples = [_length(model, plain, e, reason, lengths) for e in support.examples(item)]
+        worst = max(worst, (own + sum(examples), item.id))
+        fits = _fitting(examples, context - own)
+        most = fits if most is None else min(most, fits)
+    if worst[0] > context:
+        shots = support.settings["shots"] or len(support.examples(items[0]))
+        raise ValueError(
+            f"--shots {shots}: the prompt of item {worst[1]} takes {worst[0]:,} tokens with the answer, and the model was "
+            f"trained on {context:,}: at most {most} fit for every item, and --beyond-context asks all the same"
+        )
+
+
+def _length(model: Model, prompter: Prompter, example: Item, reason: bool, known: dict[str, int]) -> int:
+    if example.id not in known:
+        known[example.id] = model.length(Sample(tuple(prompter.example(_pictureless(example), reason))))
+    return known[example.id]
+
+
+def _fitting(examples: Sequence[int], left: int) -> int:
+    """How many of the longest examples fit."""
+    count = 0
+    for length in sorted(examples, reverse=True):
+        left -= length
+        if left < 0:
+            break
+        count += 1
+    return count
+
+
+def _pictureless(item: Item) -> Item:
+    """With pictures that need not be read: a prompt's length goes by their number."""
+    return dataclasses.replace(item, images=(b"",) * len(item.images))
