@@ -7,8 +7,9 @@ has been scored before is written anew. A fault of a row is a `ValueError` that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from eval.metrics.base import REFERENCE_KEYS, Metric, brief, references
@@ -44,8 +45,20 @@ def lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def case(line: bytes, metric: Metric) -> Case:
-    """A line as a row that `metric` can score. Raises `ValueError` saying what is wrong with it."""
+def gold_objects(path: Path) -> dict[str, list[str]]:
+    """The objects in each picture, by the picture's id. Raises `ValueError` naming the file when it holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(names, list) for names in found.values()):
+        raise ValueError(f"{path}: a gold-object file is a JSON object, from a picture's id to a list of its objects")
+    return found
+
+
+def case(line: bytes, metric: Metric, gold: Mapping[str, list[str]] | None = None) -> Case:
+    """A line as a row that `metric` can score; from `gold` the row's `gold_objects`, by its `image`. Raises `ValueError` saying
+    what is wrong with it."""
     try:
         text = line.decode("utf-8").strip()
         row = _decode(text)
@@ -55,6 +68,10 @@ def case(line: bytes, metric: Metric) -> Case:
         raise ValueError(f"not JSON: {error}") from None
     if type(row) is not dict:
         raise ValueError(f"a row is a JSON object, not {type(row).__name__}")
+    if gold is not None:
+        if str(row.get("image")) not in gold:
+            raise ValueError(f"`image` {brief(row.get('image'))} is not in the gold-object file")
+        row["gold_objects"] = gold[str(row["image"])]
     return Case(row, text, _checked(row, metric))
 
 

@@ -17,6 +17,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ from eval.metrics.base import Figures, Row, Score, Tally, brief
 
 MOST_VALUES = 1000  # of --by
 Guess = Callable[[int, Row], str | None]
+Read = Callable[[bytes], cases.Case]
 
 
 def score_case(metric: metrics.Metric, case: cases.Case) -> Score:
@@ -94,12 +96,12 @@ def guesser(metric: metrics.Metric, text: str | None) -> Guess:
 
 
 def scored_lines(
-    metric: metrics.Metric, file: BinaryIO, name: str, summary: Summary, guess: Guess, done: Callable[[int], None]
+    metric: metrics.Metric, read: Read, file: BinaryIO, name: str, summary: Summary, guess: Guess, done: Callable[[int], None]
 ) -> Iterator[str]:
     """Each row with its score, as a line; `summary` has seen it. Raises `ValueError` with `name` and the line's number."""
     for number, line in cases.lines(file):
         try:
-            case = cases.case(line, metric)
+            case = read(line)
             scored = _finish(case, score_case(metric, case), summary, guess)
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from None
@@ -108,14 +110,14 @@ def scored_lines(
 
 
 def scored_corpus(
-    metric: metrics.Metric, file: BinaryIO, name: str, summary: Summary, guess: Guess, done: Callable[[int], None]
+    metric: metrics.Metric, read: Read, file: BinaryIO, name: str, summary: Summary, guess: Guess, done: Callable[[int], None]
 ) -> Iterator[str]:
     """`scored_lines` of a metric that needs all rows at once."""
     assert metric.score_corpus is not None
     rows = []
     for number, line in cases.lines(file):
         try:
-            rows.append(cases.case(line, metric))
+            rows.append(read(line))
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from None
         done(len(line))
@@ -167,6 +169,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="FILE", help="scored rows (default: standard output)")
     parser.add_argument("--by", metavar="KEY", help="figures also for each value of this key of the rows")
     parser.add_argument("--unparsed", metavar="random:SEED", help="guess answers that do not parse, from the row's choices")
+    objects = 'for chair: JSON, from each picture\'s id (a row\'s `image`) to the objects in it, {"139": ["chair", "tv"]}'
+    parser.add_argument("--gold-objects", type=Path, metavar="FILE", help=objects)
     return parser.parse_args()
 
 
@@ -175,9 +179,11 @@ def main() -> None:
     metric = metrics.get(args.metric)
     summary, guess = Summary(metric, args.by), guesser(metric, args.unparsed)
     score = scored_corpus if metric.score_corpus else scored_lines
+    gold = None if args.gold_objects is None else cases.gold_objects(args.gold_objects)
+    read = partial(cases.case, metric=metric, gold=gold)
     size = Path(args.cases).stat().st_size if args.cases != "-" else 0
     with _source(args.cases) as file, _whole(args.out) as out, cli.Progress(f"{args.cases} (bytes)", size) as progress:
-        for line in score(metric, file, args.cases, summary, guess, progress.update if size else lambda count: None):
+        for line in score(metric, read, file, args.cases, summary, guess, progress.update if size else lambda count: None):
             out.write(line.encode())
         if not summary.rows:
             raise ValueError(f"{args.cases} holds no rows")

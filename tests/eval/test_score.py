@@ -229,3 +229,16 @@ def test_an_endless_line_is_said(monkeypatch):
     monkeypatch.setattr(cases, "LONGEST_LINE", 1000)
     with pytest.raises(ValueError, match="line 1 is longer than 1,000 bytes"):
         run(monkeypatch, "exact_match", "-", stdin="[" * 2000)
+
+
+def test_a_gold_object_file_says_what_is_in_each_picture(score_lines, tmp_path):
+    (tmp_path / "gold.json").write_text('{"139": ["dog"], "b": []}')
+    rows = ['{"prediction": "a dog and a cat", "image": 139}', '{"prediction": "a cat", "image": "b"}']
+    lines, _ = score_lines(rows, "chair", "--gold-objects", str(tmp_path / "gold.json"))
+    assert [json.loads(line)["score"]["hallucinated"] for line in lines] == [["cat"], ["cat"]]
+    assert lines[1].startswith(rows[1][:-1])
+    with pytest.raises(ValueError, match=r"rows\.jsonl:1: `image` .c. is not in the gold-object file"):
+        score_lines(['{"prediction": "a cat", "image": "c"}'], "chair", "--gold-objects", str(tmp_path / "gold.json"))
+    (tmp_path / "gold.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"gold\.json: a gold-object file is a JSON object"):
+        score_lines(rows, "chair", "--gold-objects", str(tmp_path / "gold.json"))
