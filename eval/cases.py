@@ -25,6 +25,11 @@ class Case:
     text: str
     references: list  # of strings; for a row that holds a whole file, what the metric takes
 
+    @property
+    def failed(self) -> bool:
+        """Could it not even be asked? So says `eval.run`."""
+        return self.row["prediction"] is None and isinstance(self.row.get("error"), str)
+
     def scored(self, score: object, guessed: bool = False) -> str:
         """The row with its score, as a line."""
         added = {"score": score, "guessed": True} if guessed else {"score": score}

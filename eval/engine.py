@@ -153,13 +153,13 @@ def _ask(model: Model, jobs: Sequence[_Job], budget: Budget) -> tuple[list[list[
     """What was written for each, or why nothing can be; and the budget that fits into memory."""
     try:
         return list(model.complete([job.request for job in jobs])), budget
-    except torch.OutOfMemoryError as error:
-        failed: Exception = error
     except UnusableError:
         raise
-    except ValueError as error:
-        failed = error
-    if isinstance(failed, torch.OutOfMemoryError):
+    except (ValueError, RuntimeError) as error:
+        failed: Exception = error
+        if not isinstance(failed, ValueError) and not _lacks_memory(failed):
+            raise
+    if not isinstance(failed, ValueError):
         failed = failed.with_traceback(None)  # its frames hold the tensors
         torch.cuda.empty_cache()
         budget = replace(budget, tokens=max(1, max(job.cost for job in jobs) * len(jobs) // 2))
@@ -171,8 +171,15 @@ def _ask(model: Model, jobs: Sequence[_Job], budget: Budget) -> tuple[list[list[
     return first + second, budget
 
 
+def _lacks_memory(error: Exception) -> bool:
+    """On a CPU torch raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def reason(error: Exception) -> str:
     """One line."""
+    if isinstance(error, RuntimeError):
+        return "out of memory with this item alone"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())[:500] or type(error).__name__

@@ -88,6 +88,8 @@ def _run_task(args: argparse.Namespace, task: tasks.Task, several: bool) -> None
         raise ValueError(f"task charts generates its items and reads no --data, got {str(args.data)!r}")
     if args.limit is not None and own:
         own |= {"count": args.limit}
+    if own and Ranks.from_environment().rank == 0:
+        _say_charts(own)
     out = (args.out / task.name if several else args.out) if args.out else default_out(args) / _name(args, task)
     running = _running(args)
     if own and _suite(args):
@@ -174,12 +176,20 @@ def _running(args: argparse.Namespace) -> Running:
 
 
 def chart_settings(checkpoint: Path) -> dict:
-    """The held-out charts that the run itself is evaluated on, from its `config.yaml`; the defaults where there is none."""
-    path = checkpoint / "config.yaml"
-    own = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("eval", {}) if path.is_file() else {}
+    """The held-out charts that the run itself is evaluated on, from its `config.yaml` (for `RUN/model` that of RUN); the
+    defaults where there is none."""
+    folders = (checkpoint, checkpoint.resolve().parent) if checkpoint.resolve().name == "model" else (checkpoint,)
+    path = next((folder / "config.yaml" for folder in folders if (folder / "config.yaml").is_file()), None)
+    own = {} if path is None else (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("eval", {})
     names = {"seed": "seed", "count": "charts", "cot_count": "reasoned", "profile": "profile"}
     defaults = {"seed": charts.SEED, "count": charts.COUNT, "cot_count": 500, "profile": "sight"}
     return {name: own.get(key, defaults[name]) for name, key in names.items()}
+
+
+def _say_charts(own: dict) -> None:
+    """Which charts are asked: they differ with the model's own configuration."""
+    profile = own["profile"] if isinstance(own["profile"], str) else own["profile"].get("name", "a profile of its own")
+    print(f"held-out charts: {own['count']} of profile {profile}, seed {own['seed']}", flush=True)
 
 
 def _path(args: argparse.Namespace) -> Path:

@@ -6,7 +6,8 @@ and `references` (string, list of strings, or null where a parser needs none; `l
 interval. Out: the same rows plus `score`, to --out or standard output; the summary to FILE.summary.json and standard error.
 
 An answer that does not parse has the score null and is counted; only `--unparsed random:SEED` guesses it, and then the row says
-`guessed`. Rows are read, scored and written one at a time, unless the metric is one of a corpus.
+`guessed`. A row of `eval.run` that could not be asked (`error`) is left out and counted. Rows are read, scored and written one
+at a time, unless the metric is one of a corpus.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Summary:
         self.metric, self.by = metric, by
         self.whole = metric.tally()
         self.parts: dict[str, Tally] = {}
-        self.rows = self.guessed = 0
+        self.rows = self.guessed = self.errors = 0
 
     def add(self, row: Row) -> None:
         """Raises `ValueError` for a row without the key of `by`."""
@@ -73,6 +74,8 @@ class Summary:
         if guess is not None:
             share = stats.figure(self.guessed / self.rows, None, self.rows, guess)
             found["guessed"] = {**share, "count": self.guessed}
+        if self.errors:
+            found["errors"] = {"count": self.errors}
         if self.by is not None:
             found[f"by_{self.by}"] = {value: part.figures() for value, part in sorted(self.parts.items())}
         return found
@@ -102,6 +105,10 @@ def scored_lines(
     for number, line in cases.lines(file):
         try:
             case = read(line)
+            if case.failed:
+                summary.errors += 1
+                yield case.text + "\n"
+                continue
             scored = _finish(case, score_case(metric, case), summary, guess)
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from None
@@ -117,7 +124,12 @@ def scored_corpus(
     rows = []
     for number, line in cases.lines(file):
         try:
-            rows.append(read(line))
+            case = read(line)
+            if case.failed:
+                summary.errors += 1
+                yield case.text + "\n"
+                continue
+            rows.append(case)
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from None
         done(len(line))

@@ -16,8 +16,8 @@ from vlm.sample import Image, Sample, Text
 class Scripted:
     """Writes the prompt's last number plus one; a prompt with `bad` is refused; more than `fits` rows are too many."""
 
-    def __init__(self, fits: int = 10**9) -> None:
-        self.fits, self.batches = fits, []
+    def __init__(self, fits: int = 10**9, lacking: str = "CUDA out of memory") -> None:
+        self.fits, self.batches, self.lacking = fits, [], lacking
 
     def fingerprint(self) -> str:
         return "scripted"
@@ -27,7 +27,7 @@ class Scripted:
 
     def complete(self, requests):
         if len(requests) > self.fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise (torch.OutOfMemoryError if "CUDA" in self.lacking else RuntimeError)(self.lacking)
         texts = ["".join(s.text for s in r.sample.segments if isinstance(s, Text)) for r in requests]
         if bad := next((text for text in texts if "bad" in text), None):
             raise ValueError(f"refused: {bad}")
@@ -122,3 +122,11 @@ def test_no_more_jobs_are_started_than_the_window_holds():
     stream = drive(Scripted(), jobs(), Budget(4))
     next(stream)
     assert len(started) == 16
+
+
+def test_an_item_too_large_for_the_memory_of_a_cpu_is_its_own_error():
+    lacking = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 360019200192 bytes."
+    (results,) = list(drive(Scripted(0, lacking), [("a", count(1, 1))], Budget()))
+    assert results[0].answered is None and results[0].error == "out of memory with this item alone"
+    with pytest.raises(RuntimeError, match="a shape"):
+        list(drive(Scripted(0, "a shape is wrong"), [("a", count(1, 1))], Budget()))

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -218,7 +219,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     summary = score.Summary(metric, None)
     tracemalloc.start()
     with path.open("rb") as file:
-        for _ in score.scored_lines(metric, file, "rows", summary, score.guesser(metric, None), lambda size: None):
+        for _ in score.scored_lines(
+            metric, partial(cases.case, metric=metric), file, "rows", summary, score.guesser(metric, None), lambda size: None
+        ):
             pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -242,3 +245,10 @@ def test_a_gold_object_file_says_what_is_in_each_picture(score_lines, tmp_path):
     (tmp_path / "gold.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"gold\.json: a gold-object file is a JSON object"):
         score_lines(rows, "chair", "--gold-objects", str(tmp_path / "gold.json"))
+
+
+def test_rows_that_could_not_be_asked_are_left_out_and_counted(score_lines):
+    rows = ['{"prediction": "a", "references": "a"}', '{"prediction": null, "references": "b", "error": "no such picture"}']
+    lines, summary = score_lines(rows, "exact_match")
+    assert lines[1].rstrip() == rows[1]
+    assert summary["exact_match"]["value"] == 1 and summary["exact_match"]["n"] == 1 and summary["errors"] == {"count": 1}
