@@ -11,13 +11,14 @@ from pathlib import Path
 
 from eval import fewshot, fewshot_context, fewshot_features
 from eval.arms import ARMS, Arm, make
+from eval.arms.make import prompter
 from eval.arms.settings import RATIONALE_TOKENS
 from eval.cli import nearest
 from eval.conventions import CONVENTIONS, get
 from eval.fewshot_features import Features
 from eval.models import Model
 from eval.models.own import Own
-from eval.prompting import Prompter, Support
+from eval.prompting import Support
 from eval.tasks import Item, Task
 
 MAX_SEEDS = 100
@@ -130,6 +131,7 @@ def _supports(
         return {args.support_seed: None}
     examples, encoder = load(), None
     if args.support == "rices":
+        _check_pool(args, len(examples))
         encoder = _encoder(args, model, features)
         encoder.prepare(items)
     found: dict[int, Support | None] = {}
@@ -139,6 +141,15 @@ def _supports(
         support = fewshot.Rices(pool, shots, encoder, seed) if encoder else fewshot.RandomSupport(pool, shots, seed)
         found[seed] = support if args.shots else fewshot.TextOnly(support)
     return found
+
+
+def _check_pool(args: argparse.Namespace, count: int) -> None:
+    """The most similar of all examples are the same whatever the seed."""
+    if args.support_seeds > 1 and (not args.support_pool or args.support_pool >= count):
+        raise ValueError(
+            f"--support-seeds {args.support_seeds} --support rices: of all {count} examples every seed shows the same; "
+            f"--support-pool takes a part of them, such as {max(1, count // 2)}"
+        )
 
 
 def _say(seed: int, pool: fewshot.Pool) -> None:
@@ -164,10 +175,10 @@ def _check_context(
     context = model.context_length() if not args.beyond_context else None
     if context is None:
         return
-    room = args.max_new_tokens or task.max_new_tokens
+    room = (args.max_new_tokens or task.max_new_tokens) + (args.rationale_tokens if cot != "none" else 0)
     for support in supports.values():
-        prompter = Prompter(get(args.convention), task.instruction, support)
-        fewshot_context.check(model, context, prompter, items, reason=cot not in ("none", "least_to_most"), room=room)
+        asks = prompter(task, args.convention, support)
+        fewshot_context.check(model, context, asks, items, reason=cot not in ("none", "least_to_most"), room=room)
 
 
 def _arms(text: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 The key covers the model, every word of the prompt, its pictures' bytes (a control with other pictures under the same id is
 never served the answers of the first) and all options. What is written is a function of these: requests at a temperature
-carry their seed.
+carry their seed. What a server refused or left empty is not kept: the next run asks again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import UnionType
 
 from eval.hashing import request_hash
 from eval.models import Completion, Model, Request, UnusableError
@@ -58,12 +59,13 @@ class Cached:
     def _get(self, key: str) -> list[Completion] | None:
         try:
             row = self.connection.execute("SELECT texts FROM completions WHERE key = ?", (key,)).fetchone()
-            return None if row is None else [_completion(**text) for text in json.loads(row[0])]
-        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            return None if row is None else _completions(json.loads(row[0]))
+        except (sqlite3.DatabaseError, ValueError, TypeError, RecursionError) as error:
             raise self._broken(error) from None
 
     def _put(self, written: dict[str, list[Completion]]) -> None:
-        rows = [(key, json.dumps([asdict(text) for text in texts])) for key, texts in written.items()]
+        kept = {key: texts for key, texts in written.items() if all(map(_is_answer, texts))}
+        rows = [(key, json.dumps([asdict(text) for text in texts])) for key, texts in kept.items()]
         try:
             self.connection.execute("BEGIN IMMEDIATE")
             self.connection.executemany("INSERT OR IGNORE INTO completions VALUES (?, ?)", rows)
@@ -75,7 +77,24 @@ class Cached:
         return UnusableError(f"{self.path}: not a cache that can be used ({error}); remove it or choose another --cache")
 
 
+def _is_answer(text: Completion) -> bool:
+    """A model that tells its tokens has written nothing on purpose; of a server that cannot be known."""
+    return text.finish != "refused" and bool(text.text or text.tokens)
+
+
+def _completions(found: object) -> list[Completion]:
+    if not (isinstance(found, list) and found):
+        raise TypeError("an entry without a text")
+    return [_completion(**text) for text in found]
+
+
 def _completion(text: str, finish: str, tokens: list[int], logprobs: list[float] | None) -> Completion:
     if not (isinstance(text, str) and isinstance(finish, str)):
         raise TypeError(f"a text that is {text!r}"[:80])
+    if not (_all(tokens, int) and (logprobs is None or _all(logprobs, float | int))):
+        raise TypeError("tokens or logprobs that are no numbers")
     return Completion(text, finish, tuple(tokens), None if logprobs is None else tuple(logprobs))
+
+
+def _all(values: object, kind: type | UnionType) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) and not isinstance(value, bool) for value in values)

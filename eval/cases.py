@@ -88,7 +88,7 @@ def _checked(row: dict, metric: Metric) -> list:
     if isinstance(prediction, list) and metric.parts.score_list:
         if not all(isinstance(text, str) for text in prediction):
             raise ValueError(f"`prediction` is a list of strings, not {brief(prediction)}")
-        return next((row[key] for key in REFERENCE_KEYS if key in row), [])
+        return next((row[key] for key in REFERENCE_KEYS if row.get(key) is not None), [])
     if not isinstance(prediction, str) and prediction is not None:
         raise ValueError(f"`prediction` is a string, not {brief(prediction)}")
     found = references(row)

@@ -26,7 +26,7 @@ from eval.hallucination import DETECTORS, POSITION, TokenSignals, judge_detector
 from eval.models.own import Own, device_of, inference
 from eval.prompting import Prompter
 from eval.store import write_atomically, write_json
-from eval.summarize import accuracy, split_by
+from eval.summarize import accuracy, paired, split_by
 from eval.tasks import Item
 from eval.tasks.charts import COUNT, SEED, TABLES, TASK, items, table_items
 from vlm.look import attention_maps
@@ -35,6 +35,7 @@ from vlm.processor import Processor
 
 PROMPTS = Prompter()
 GALLERY = 24
+DIFFERENCE = "paired difference of relaxed accuracy"
 AFRESH = Running(replace=True)  # records of another checkpoint are replaced
 
 
@@ -93,7 +94,7 @@ def evaluate_tables(
 
 def _accuracies(direct: Sequence[dict], blank: Sequence[dict]) -> dict:
     figures = {"accuracy": accuracy(TASK, direct), "accuracy_blank": accuracy(TASK, blank)}
-    figures["difference"] = _paired(direct, blank)
+    figures["difference"] = paired(direct, blank, DIFFERENCE)
     for tag in TASK.by:
         for name, records in ((f"by_{tag}", direct), (f"by_{tag}_blank", blank)):
             figures[name] = {value: accuracy(TASK, rows) for value, rows in split_by(records, tag).items()}
@@ -103,17 +104,16 @@ def _accuracies(direct: Sequence[dict], blank: Sequence[dict]) -> dict:
 def _chain_of_thought(direct: Sequence[dict], reasoned: Sequence[dict], charts: Sequence[Item]) -> dict:
     """Both arms on the same items, same parser and metric."""
     images = [record["image"] for record in reasoned]
-    figures = {"direct": accuracy(TASK, direct), "single": accuracy(TASK, reasoned), "difference": _paired(reasoned, direct)}
+    figures = {
+        "direct": accuracy(TASK, direct),
+        "single": accuracy(TASK, reasoned),
+        "difference": paired(reasoned, direct, DIFFERENCE),
+    }
     for name, records in (("unparsed_direct", direct), ("unparsed_single", reasoned)):
         failed = [float(record["prediction"] is None) for record in records]
         figures[name] = stats.share(failed, images, variant="share of outputs without an answer")
     tables = [item.table for item in charts[: len(reasoned)]]
     return figures | step_correctness([record["rationale"] for record in reasoned], tables, images)
-
-
-def _paired(a: Sequence[dict], b: Sequence[dict]) -> stats.Figure:
-    first, second = ([record["score"] for record in records] for records in (a, b))
-    return stats.paired_difference(first, second, [r["image"] for r in a], variant="paired difference of relaxed accuracy")
 
 
 def _signals(

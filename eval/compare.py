@@ -15,6 +15,7 @@ from eval import cli, metrics, stats
 from eval.store import RECORDS, read_records
 from eval.summarize import values
 
+ASKED = {"question": str, "references": list, "image": str}  # what a record says of its item
 SHOWN = 20  # flipped items that the command names, of each kind
 
 
@@ -70,11 +71,17 @@ def _values(record: Mapping) -> dict[str, float]:
 
 
 def _records(out: Path) -> dict[str, dict]:
-    return {r["id"]: r for r in read_records(Path(out) / RECORDS) if "score" in r}
+    path = Path(out) / RECORDS
+    found = {r["id"]: r for r in read_records(path) if "score" in r}
+    for record in found.values():
+        for key, kind in ASKED.items():
+            if not isinstance(record.get(key), kind):
+                raise ValueError(f"{path}: the record of {record['id'][:80]!r} has no `{key}` to compare by")
+    return found
 
 
 def _asked(record: dict) -> tuple:
-    return record["question"], tuple(record["references"])
+    return record["question"], record["references"]
 
 
 def shown(result: Any) -> Any:

@@ -8,7 +8,8 @@ that ends with a text of the model's is one that it goes on with in the middle.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from eval.cli import nearest
 from vlm import prompt
@@ -17,7 +18,8 @@ from vlm.sample import Text
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """`question` is filled with a question and its choices; the cues follow it without a blank."""
+    """`question` is filled with a question and its choices; the cues follow it without a blank. `lettered` and `captions` give
+    the fields that are others where a choice or a caption is asked for (`suited`)."""
 
     name: str
     about: str
@@ -28,10 +30,17 @@ class Convention:
     gap: str = " "  # between a cue and what follows it
     choice: str = "{letter}. {text}"
     header: str = ""  # before everything
+    separator: str = ""  # after each example
     stop: tuple[str, ...] = ()  # ends an answer, for a model that was not taught to end by itself
     chat: bool = False
     instructed: bool = False  # the task's instruction is part of the prompt
     text_only_examples: int = 0  # with no shots: so many examples without their pictures (Flamingo)
+    lettered: Mapping[str, str] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
+
+    def suited(self, *, lettered: bool = False, caption: bool = False) -> Convention:
+        """As it is written for questions with choices, or for captions."""
+        return replace(self, **(self.captions if caption else self.lettered if lettered else {}))
 
     def ask(self, question: str, context: str = "", *, reason: bool = False) -> str:
         """What is given, up to and with the cue."""
@@ -69,6 +78,8 @@ class Convention:
 
 _LAST_LINE = re.compile(r"^[ \t*#]{0,16}(?:final )?answer[ \t*]{0,16}:[ \t*]{0,16}", re.IGNORECASE | re.MULTILINE)
 _STEP_BY_STEP = '\nThink step by step. Then write the answer alone on a last line that begins with "Answer:".'
+_LETTER = "Answer with the option's letter from the given choices directly."
+_OUTPUT = {"question": "Output:", "answer": ""}  # captions: no question is asked
 _LETS = " Let's think step by step."
 
 OWN = Convention("own", "this project's training data: <image>Question: …\\nAnswer: …")
@@ -76,17 +87,18 @@ _ALL = (
     OWN,
     Convention(
         "flamingo", "Alayrac et al., 2022; with no shots two examples without their pictures",
-        answer=" Answer:", reason=_LETS, then=" Answer:", stop=("\n", "Question:"), text_only_examples=2,
+        answer=" Answer:", reason=_LETS, then=" Answer:", stop=("\n", "Question:", "Output:"), text_only_examples=2,
+        captions=_OUTPUT,
     ),
     Convention(
         "openflamingo", "Awadalla et al., 2023: Question:… Short answer:…",
         question="Question:{question}", answer=" Short answer:", reason=_LETS, then=" Short answer:", gap="",
-        stop=("\n", "Question:"), text_only_examples=2,
+        stop=("\n", "Question:", "Output:"), text_only_examples=2, captions=_OUTPUT,
     ),
     Convention(
         "idefics", "base Idefics: an instruction, then Question: … Answer: … line by line",
         header="Instruction: provide an answer to the question. Use the image to answer.\n",
-        answer=" Answer:", reason=_LETS, then=" Answer:", stop=("\n", "Question:"),
+        answer=" Answer:", reason=_LETS, then=" Answer:", separator="\n", stop=("\n", "Question:"),
     ),
     Convention("blip2", "BLIP-2 (Li et al., 2023): Question: … Short answer:", answer=" Short answer:", reason=_LETS,
                then=" Short answer:", stop=("\n", "Question:")),
@@ -96,9 +108,10 @@ _ALL = (
         instructed=True,
     ),
     Convention(
-        "llava", "LLaVA-1.5 (Liu et al., 2023): a word or phrase is asked for",
+        "llava", "LLaVA-1.5 (Liu et al., 2023): a word or phrase is asked for, of choices the letter",
         question="{question}", answer="\nAnswer the question using a single word or phrase.", reason=_STEP_BY_STEP,
         then="Answer the question using a single word or phrase.", gap="", chat=True,
+        lettered={"answer": f"\n{_LETTER}", "then": _LETTER}, captions={"answer": "", "then": "Give the caption alone."},
     ),
 )  # fmt: skip
 CONVENTIONS = {convention.name: convention for convention in _ALL}

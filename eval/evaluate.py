@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from eval.cli import Progress
 from eval.engine import Budget, Result, drive
 from eval.hashing import item_hash
 from eval.models import Model
-from eval.store import RecordStore, write_json
+from eval.store import Key, RecordStore, write_json
 from eval.summarize import score, summarize
 from eval.tasks import Item, Task
 from eval.work import Chunks, Ranks
@@ -57,7 +57,7 @@ def evaluate(
     """Records and `summary.json` under `out`; returns the summary. Resumes what an earlier call left unfinished there.
 
     Of several processes the first writes the summary, the others return `None`. Raises `ValueError` when no item at all can
-    be asked, and as `collect` does.
+    be asked, when some are missing that no other shard is to do, and as `collect` does.
     """
     records = collect(model, task, items, out, arm=arm, running=running)
     if running.ranks.rank:
@@ -69,6 +69,8 @@ def evaluate(
     write_json(Path(out) / "summary.json", summary)
     if records and summary.get("errors", {}).get("count") == len(records):
         raise ValueError(f"{out}: none of {len(records)} items could be asked: {summary['errors']['first']}")
+    if summary["missing"] and running.shard[1] == 1:
+        raise ValueError(f"{out}: {summary['missing']} of {len(items)} items are missing: the same command does them")
     return summary
 
 
@@ -81,12 +83,15 @@ def collect(model: Model, task: Task, items: Sequence[Item], out: Path, *, arm: 
     """
     ranks, metric = running.ranks, metrics.get(task.metric)
     settings = {"checkpoint": model.fingerprint(), "task": task.name, "metric": metric.label, **arm.settings}
-    store = RecordStore(out, settings, running.shard, (ranks.rank, ranks.world), replace=running.replace)
+    how = {"replace": running.replace, "patience": running.patience}
+    store = RecordStore(out, settings, running.shard, (ranks.rank, ranks.world), **how)
     inputs = {item.id: item_hash(item) for item in items}
     if len(inputs) < len(items):
         raise ValueError(f"task {task.name}: the id {_twice(items)!r} occurs twice")
     if running.scored and metric.needs_references and (unknown := next((i.id for i in items if not i.references), None)):
         raise ValueError(f"task {task.name}: the answer to item {unknown} is not known: --predict-only keeps what was written")
+    if untagged := next(((i.id, tag) for tag in task.by for i in items if tag not in {**i.options, **i.tags}), None):
+        raise ValueError(f"task {task.name}: figures are by {untagged[1]!r}, which item {untagged[0]} does not have")
     todo = [_Todo(item, inputs[item.id], _size(item)) for item in items[running.shard[0] :: running.shard[1]]]
     _answer_all(model, metric, _name(task, arm), arm, todo, store, running)
     if ranks.rank:
@@ -101,10 +106,11 @@ def _answer_all(
 ) -> None:
     """Long prompts first. With several processes each takes chunks; the first one waits for all."""
     ranks, budget = running.ranks, running.budget
+    inputs = frozenset((one.item.id, one.input) for one in todo)
     left = [one for one in sorted(todo, key=lambda one: (-one.size, one.item.id)) if not store.done(one.item.id, one.input)]
     if ranks.world == 1:
         with Progress(name, len(left)) as progress:
-            _answer(model, metric, arm, left, len(todo), store, budget, running, progress)
+            _answer(model, metric, arm, left, inputs, store, budget, running, progress)
         return
     todo = sorted(todo, key=lambda one: (-one.size, one.item.id))
     size = max(1, min(budget.rows, len(todo) // (ranks.world * CHUNKS)))
@@ -114,7 +120,7 @@ def _answer_all(
     with Chunks(path, todo, size, lambda one: store.done(one.item.id, one.input), store.refresh) as chunks, progress:
 
         def work() -> None:
-            _answer(model, metric, arm, chunks.take(), len(todo), store, budget, running, progress)
+            _answer(model, metric, arm, chunks.take(), inputs, store, budget, running, progress)
 
         work()
         missing = chunks.wait(running.patience, work) if ranks.rank == 0 else 0
@@ -128,7 +134,7 @@ def _answer(
     metric: metrics.Metric,
     arm: Arm,
     todo: Sequence[_Todo] | Iterator[_Todo],
-    total: int,
+    inputs: Set[Key],
     store: RecordStore,
     budget: Budget,
     running: Running,
@@ -147,7 +153,7 @@ def _answer(
             score(metric, records)
         store.append(records)
         progress.update(len(records))
-        _check_errors(store, total, running.max_errors)
+        _check_errors(store, inputs, running.max_errors)
 
 
 def _record(metric: metrics.Metric, parser: str, one: _Todo, result: Result) -> dict:
@@ -183,11 +189,12 @@ def _steps(result: Result) -> dict:
     return found | {"tokens": list(final.tokens)}
 
 
-def _check_errors(store: RecordStore, total: int, share: float) -> None:
-    if len(store.errors) > max(FEW_ERRORS, share * total):
-        error = next(iter(store.errors.values()))
+def _check_errors(store: RecordStore, inputs: Set[Key], share: float) -> None:
+    errors = store.new_errors(inputs)
+    if len(errors) > max(FEW_ERRORS, share * len(inputs)):
+        error = min(errors, key=lambda record: record["id"])
         raise ValueError(
-            f"{len(store.errors)} of {total} items cannot be asked, more than --max-errors {share:g}; "
+            f"{len(errors)} of {len(inputs)} items cannot be asked, more than --max-errors {share:g}; "
             f"the first is {error['id']}: {error['error']}"
         )
 

@@ -23,32 +23,33 @@ from numpy.typing import NDArray
 from datasets.quality.words import words
 from eval.fewshot_features import Features
 from eval.fewshot_leaks import Leaks
+from eval.hashing import item_hash
 from eval.tasks import Item, digest
 
 Kind = Literal["random", "rices"]
 KINDS = get_args(Kind)
 POOL = 2048  # examples to choose from, as Flamingo's support sets
 MAX_SHOTS = 64
+NO_ANSWER = "without an answer"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Items to choose examples from. `dropped`: reason → how many were in the evaluation."""
+    """Items to choose examples from. `dropped`: reason → how many could not be shown."""
 
     items: tuple[Item, ...]
     dropped: Mapping[str, int]
 
     @cached_property
     def digest(self) -> str:
-        """Of ids, questions, answers and the pictures' bytes."""
-        parts = ((item.id, item.question, item.rationale, *item.references, *item.pictures()) for item in self.items)
-        return digest(*(part for item in parts for part in (str(len(item)), *item)))
+        """Of all that a prompt shows of an example: words, answers, rationale and the pictures' bytes."""
+        return digest(*(part for item in self.items for part in (item.id, item_hash(item), item.rationale)))
 
 
 def draw_pool(support: Sequence[Item], evaluated: Sequence[Item], size: int | None = POOL, seed: int = 0) -> Pool:
     """`size` items of `support` (`None`: all), without those that would give an evaluated item away.
 
-    Raises `ValueError` when none is left.
+    Those whose answer is not public cannot be shown either. Raises `ValueError` when none is left.
     """
     order = (
         _generator(seed, "pool").permutation(len(support)) if size is not None and size < len(support) else range(len(support))
@@ -57,14 +58,14 @@ def draw_pool(support: Sequence[Item], evaluated: Sequence[Item], size: int | No
     for place in order:
         if size is not None and len(kept) == size:
             break
-        reason = leaks.reason(support[place])
+        reason = leaks.reason(support[place]) if support[place].references else NO_ANSWER
         if reason is None:
             kept.append(support[place])
         else:
             dropped[reason] = dropped.get(reason, 0) + 1
     if not kept:
         found = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "it is empty"
-        raise ValueError(f"the support split has no example that is not evaluated: {found}")
+        raise ValueError(f"the support split has no example that can be shown: {found}")
     return Pool(tuple(kept), dropped)
 
 

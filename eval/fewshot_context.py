@@ -1,4 +1,7 @@
-"""Do prompts with examples fit into a model's context? Told before anything is asked, in one line.
+"""Do prompts fit into a model's context? Told before anything is asked, in one line.
+
+Examples that do not fit are refused. Without examples there is just a warning: a user cannot make a question shorter. An item
+whose examples cannot be found (its own picture is broken) is left out: its record will say so.
 
 A prompt is about as long as the question and each example alone, so that each is measured once; no picture is read for it.
 """
@@ -6,6 +9,7 @@ A prompt is about as long as the question and each example alone, so that each i
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 
 from eval.models import Model
@@ -15,26 +19,31 @@ from vlm.sample import Sample
 
 
 def check(model: Model, context: int, prompter: Prompter, items: Sequence[Item], *, reason: bool, room: int) -> None:
-    """`context`: tokens that the model can have; `room`: those it may write. Raises `ValueError` naming the longest prompt and
-    the most shots that fit for every item."""
+    """`context`: tokens that the model can have; `room`: those it may write, rationale and answer. Raises `ValueError` naming
+    the longest prompt and the most shots that fit for every item."""
     support = prompter.support
-    if support is None:
-        return
     plain = dataclasses.replace(prompter, support=None)
     lengths: dict[str, int] = {}
     worst, most = (0, ""), None
     for item in items:
+        try:
+            shown = support.examples(item) if support else ()
+        except (ValueError, OSError):
+            continue
         own = model.length(plain.ask(_pictureless(item), reason=reason)) + room
-        examples = [_length(model, plain, e, reason, lengths) for e in support.examples(item)]
+        examples = [_length(model, plain, e, reason, lengths) for e in shown]
         worst = max(worst, (own + sum(examples), item.id))
         fits = _fitting(examples, context - own)
         most = fits if most is None else min(most, fits)
-    if worst[0] > context:
-        shots = support.settings["shots"] or len(support.examples(items[0]))
-        raise ValueError(
-            f"--shots {shots}: the prompt of item {worst[1]} takes {worst[0]:,} tokens with the answer, and the model was "
-            f"trained on {context:,}: at most {most} fit for every item, and --beyond-context asks all the same"
-        )
+    if worst[0] <= context:
+        return
+    longest = f"the prompt of item {worst[1]} takes {worst[0]:,} tokens with room for the answer"
+    longest += f", and the model was trained on {context:,}"
+    if support is None:
+        print(f"warning: {longest}", file=sys.stderr, flush=True)
+        return
+    shots = support.settings.get("text_only_examples") or support.settings["shots"]
+    raise ValueError(f"--shots {shots}: {longest}: at most {most} fit for every item, and --beyond-context asks all the same")
 
 
 def _length(model: Model, prompter: Prompter, example: Item, reason: bool, known: dict[str, int]) -> int:

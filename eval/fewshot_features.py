@@ -7,6 +7,7 @@ Any encoder will do: that of our model under test, or one of a library by name. 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -144,4 +145,5 @@ def _features(encoder: Encoder, transform: ImageTransform, folder: Path | None) 
         with inference(encoder):
             return encoder(images)[:, encoder.num_prefix_tokens :].mean(dim=1).float().cpu().numpy()
 
-    return Features(encode, digest(fingerprint(encoder), repr(transform)), folder)
+    shape = repr(dataclasses.replace(encoder.config, pretrained=None))
+    return Features(encode, digest(fingerprint(encoder), shape, repr(transform)), folder)

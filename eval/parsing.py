@@ -1,7 +1,8 @@
 """From what a model wrote to an answer, in one place. A parser never guesses: `None` means that there is no answer.
 
 Multiple choice is parsed by its metric (`multiple_choice:VARIANT`), whose official scorers disagree on how: there the whole
-text goes on to the metric (`text`). `canonical` says when two answers are the same vote.
+text goes on to the metric (`text`, or `raw` where even an empty output counts). `canonical` says when two answers are the
+same vote.
 """
 
 from __future__ import annotations
@@ -22,14 +23,19 @@ _NUMBER = re.compile(r"[-+−]?[$€£]?\d[\d,]{0,40}(?:\.\d{1,40})?%?")
 _FINAL = re.compile(r"(?:\banswer\s*(?:is|:)|^\W{0,8}answer\b\W{0,8})[ \t*]*", re.IGNORECASE | re.MULTILINE)
 
 
+def raw(output: str) -> str:
+    """All of it but blanks at its ends, "" too: for official scorers that count every output."""
+    return output.strip()
+
+
 def line(output: str) -> str | None:
     """The first line that is not empty, without blanks at its ends."""
     return output[:MAX_READ].strip().split("\n")[0].strip() or None
 
 
 def text(output: str) -> str | None:
-    """All of it: captions, and what a metric parses itself."""
-    return output.strip() or None
+    """The same where there is something: captions, and what a metric parses itself."""
+    return raw(output) or None
 
 
 def final(output: str) -> str | None:
@@ -45,7 +51,7 @@ def number(output: str) -> str | None:
     return re.sub(r"[,$€£]", "", found[-1]).replace("−", "-") if found else None
 
 
-PARSERS: dict[str, Parser] = {"line": line, "text": text, "final": final, "number": number}
+PARSERS: dict[str, Parser] = {"line": line, "raw": raw, "text": text, "final": final, "number": number}
 
 
 def get(name: str) -> Parser:

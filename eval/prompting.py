@@ -35,6 +35,7 @@ class Prompter:
     instruction: str = ""  # of the task
     support: Support | None = None
     blank: bool = False
+    captions: bool = False  # are asked for
 
     def ask(self, item: Item, *, reason: bool = False, before: Sequence[tuple[str, str]] = ()) -> Sample:
         """The question, up to where the model answers (`reason`: reasons first). `before`: questions about the same pictures
@@ -43,7 +44,7 @@ class Prompter:
 
     def conclude(self, item: Item, rationale: str) -> Sample:
         """The question with a whole rationale, up to where the model answers."""
-        return self._sample(item, True, (), self.convention.conclude(rationale))
+        return self._sample(item, True, (), self._convention(item).conclude(rationale))
 
     def go_on(self, item: Item, written: str, *, reason: bool = True) -> Sample:
         """The question and `written` (as the model wrote it, blanks and all), to go on from there."""
@@ -57,7 +58,7 @@ class Prompter:
 
     def _turns(self, item: Item, reason: bool, before: Sequence[tuple[str, str]]) -> list[Segment]:
         """Pictures and context stand once, before the first question."""
-        convention, text = self.convention, self.question(item)
+        convention, text = self._convention(item), self.question(item)
         if not before:
             return placed(item.pictures(), convention.ask(text, item.context, reason=reason))
         (first, answer), *others = before
@@ -80,8 +81,13 @@ class Prompter:
     def example(self, item: Item, reason: bool) -> list[Segment]:
         """A question with its answer; it reasons where the question at the end is to and it has a rationale."""
         rationale = item.rationale if reason else ""
-        given = self.convention.ask(self.question(item), item.context, reason=bool(rationale))
-        return [*placed(item.pictures(), given), self.convention.reply(common(item.references), rationale)]
+        convention = self._convention(item)
+        given = convention.ask(self.question(item), item.context, reason=bool(rationale))
+        end = [Text(convention.separator, learn=False)] if convention.separator else []
+        return [*placed(item.pictures(), given), convention.reply(common(item.references), rationale), *end]
+
+    def _convention(self, item: Item) -> Convention:
+        return self.convention.suited(lettered=bool(item.choices), caption=self.captions)
 
 
 def common(references: Sequence[str]) -> str:

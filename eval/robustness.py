@@ -1,8 +1,9 @@
 """Does an answer survive what should not matter, and follow what should? Charts in other pictures, and with other data.
 
 Perturbed pictures (`datasets.charts.perturb`: colour, font, size, JPEG, renderer) show the same table: accuracy under each, and
-its paired difference to the clean picture. Perturbed data (`datasets.charts.counterfactual`) show another value and keep the
-question: of the answers, how many follow the new picture, how many stay with the old answer, how many are something else.
+its paired difference to the clean picture. Perturbed data (`datasets.charts.counterfactual`) show other values, one to three,
+and keep the question: of the answers, how many follow the new picture, how many stay with the old answer, and how many are
+something else. Charts that could not be asked are left out.
 
     OUT/summary.json   clean/ colour/ jpeg-20/ … data/   records.jsonl of each
 """
@@ -23,15 +24,17 @@ from eval import cli, metrics, stats
 from eval.arms import make
 from eval.engine import Budget
 from eval.evaluate import Running, collect
+from eval.flags import positive
 from eval.models.own import Own
 from eval.store import write_json
-from eval.summarize import accuracy
+from eval.summarize import accuracy, paired
 from eval.tasks import Item
 from eval.tasks.charts import TASK, perturbed, to_items
 
 Records = Sequence[dict]
 Ask = Callable[[Sequence[Item], Path], Records]  # items and a folder for their records → one record an item, in order
 DATA = "data"
+DIFFERENCE = "paired difference of relaxed accuracy to the clean picture"
 
 
 def evaluate_robustness(
@@ -63,7 +66,7 @@ def evaluate_robustness(
             summary[DATA] = _data(ask, out / DATA, charts, clean, chosen)
         else:
             other = ask(perturbed(charts, name), out / name.replace(":", "-"))
-            summary[name] = {"accuracy": accuracy(TASK, other), "difference": paired(other, clean)}
+            summary[name] = {"accuracy": accuracy(TASK, other), "difference": paired(other, clean, DIFFERENCE)}
     write_json(out / "summary.json", summary)
     return summary
 
@@ -81,13 +84,6 @@ def _check(names: Sequence[str], profile: Profile) -> None:
             perturbation(name)
 
 
-def paired(other: Records, clean: Records) -> stats.Figure:
-    """Difference to the clean picture of the same chart; resampled by clean picture."""
-    a, b = ([record["score"] for record in records] for records in (other, clean))
-    variant = "paired difference of relaxed accuracy to the clean picture"
-    return stats.paired_difference(a, b, [record["image"] for record in clean], variant=variant)
-
-
 def _data(ask: Ask, out: Path, charts: Sequence[ChartItem], clean: Records, profile: Profile) -> dict:
     pairs = [(i, changed) for i, chart in enumerate(charts) if (changed := changed_item(chart, profile.held_out_share))]
     records = ask(to_items([changed for _, changed in pairs]), out)
@@ -98,10 +94,11 @@ def following(changed: Records, clean: Records) -> dict[str, Any]:
     """Where answers to changed charts go: `follows`, `stays` and `other` add up to 1. `of_right` counts only charts whose clean
     answer was right (the others have nothing to follow from); `unchanged_text` is the share of outputs equal to the clean one.
     """
-    rows = [_went(new, old) for new, old in zip(changed, clean, strict=True)]
-    images = [record["image"] for record in clean]
-    right = [i for i, record in enumerate(clean) if record["score"]]
-    same = [float(new["prediction"] == old["prediction"]) for new, old in zip(changed, clean, strict=True)]
+    pairs = [(new, old) for new, old in zip(changed, clean, strict=True) if "score" in new and "score" in old]
+    rows = [_went(new, old) for new, old in pairs]
+    images = [old["image"] for _, old in pairs]
+    right = [i for i, (_, old) in enumerate(pairs) if old["score"]]
+    same = [float(new["prediction"] == old["prediction"]) for new, old in pairs]
     figures: dict[str, Any] = _ways(rows, images)
     figures["of_right"] = _ways([rows[i] for i in right], [images[i] for i in right])
     figures["unchanged"] = stats.share(same, images, variant="share of changed charts with the answer to the clean one")
@@ -116,7 +113,7 @@ def _went(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
 
 
 def _ways(rows: Sequence[str], images: Sequence[str]) -> dict[str, stats.Figure]:
-    variant = "share of charts with a changed value"
+    variant = "share of charts with changed data"
     return {
         way: stats.share([float(row == way) for row in rows], images, variant=variant) for way in ("follows", "stays", "other")
     }
@@ -144,11 +141,12 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
     for name, figures in summary.items():
         if isinstance(figures, Mapping) and "difference" in figures:
             interval = figures["difference"]["interval"]
-            between = f" [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]" if interval else ""
-            shown.append(f"{name:<16}{_percent(figures['accuracy'])}    {100 * figures['difference']['value']:+.1f}{between}")
+            between = f"{100 * figures['difference']['value']:+.1f}" if figures["difference"]["n"] else "–"
+            between += f" [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]" if interval else ""
+            shown.append(f"{name:<16}{_percent(figures['accuracy'])}    {between}")
     if DATA in summary:
         ways = ", ".join(f"{way} {_percent(summary[DATA][way])}" for way in ("follows", "stays", "other"))
-        shown.append(f"a value changed ({summary[DATA]['follows']['n']} charts): {ways}")
+        shown.append(f"data changed ({summary[DATA]['follows']['n']} charts): {ways}")
     return shown
 
 
@@ -166,17 +164,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--perturb", metavar="NAMES", help=f"of {', '.join(PERTURBATIONS)} (NAME:LEVEL sets its level) and {DATA}; default: all"
     )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N charts")
-    parser.add_argument("--batch-size", type=_positive, default=128)
+    parser.add_argument("--limit", type=positive, metavar="N", help="the first N charts")
+    parser.add_argument("--batch-size", type=positive, default=128)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/eval/robustness")
     return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number above 0, not {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

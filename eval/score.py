@@ -16,7 +16,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,17 +31,11 @@ Read = Callable[[bytes], cases.Case]
 
 
 def score_case(metric: metrics.Metric, case: cases.Case) -> Score:
-    """A row's score. No answer (`prediction` is null) is unparsed to a parser, 0 to others, an empty text to those of several
-    figures. Raises `ValueError` for an option that the metric cannot use."""
+    """A row's score, which may hold a whole file. Raises `ValueError` for an option that the metric cannot use."""
     prediction = case.row["prediction"]
     if isinstance(prediction, list) and metric.parts.score_list:
         return metric.parts.score_list(prediction, case.references, case.row)
-    if prediction is not None:
-        return metric.score(prediction, case.references, case.row)
-    if metric.parses:
-        return None
-    empty = metric.score("", case.references, case.row)
-    return empty if isinstance(empty, Mapping) else 0.0
+    return metric.scored(prediction, case.references, case.row)
 
 
 class Summary:

@@ -2,7 +2,7 @@
 
     OUT/ARM/…, OUT/support-seed-S/…, OUT/ARM/support-seed-S/…     an evaluation each
     OUT/summary.json    `arms`: each arm's figures, its unparsed outputs, and the paired difference from the first arm with its
-                        interval (bootstrap over pictures) and McNemar's exact p; `support_seeds`: mean and spread
+                        interval (Student's over pictures) and McNemar's exact p; `support_seeds`: mean and spread
 
 The spread over seeds is the sample standard deviation of a figure: how much it says depends on the examples drawn.
 """

@@ -3,8 +3,8 @@
 Questions about one picture are not independent, so every interval takes `groups` (the picture of each value) and counts
 pictures, not questions: a share's Wilson interval uses the effective sample size n / deff (Kish's design effect estimated
 from the groups), other means a studentized bootstrap over whole groups, differences Student's interval over them, AUROC the
-percentiles of resampled groups. All intervals are two-sided at `LEVEL`; a seed fixes the resampling. Simulated coverage is
-93 to 97 % from 50 groups on (`tests/eval/test_stats.py`), but for scores that nearly all are 0 or nearly all 1.
+percentiles of resampled groups. All intervals are two-sided at `LEVEL`; a seed fixes the resampling. Coverage in simulation:
+`docs/evaluation.md` and `tests/eval/test_stats.py`.
 """
 
 from __future__ import annotations
@@ -61,31 +61,49 @@ def mean(values: ArrayLike, groups: Sequence[Hashable] | None = None, *, variant
     return figure(scores.mean(), _mean_interval(_Grouped(scores, groups), seed), len(scores), variant)
 
 
+def stratified(strata: Sequence[Figure], *, variant: str, scale: float = 1.0) -> Figure:
+    """`scale` times the mean of strata's means, each of the same weight. Strata are independent: the distances of their
+    interval's ends are squared and added (Zou & Donner, 2008), so that it is as sure as they are and leaves no range they keep.
+    """
+    value = np.mean([np.nan if one["value"] is None else one["value"] for one in strata])
+    n = sum(one["n"] for one in strata)
+    if not np.isfinite(value) or any(one["interval"] is None for one in strata):
+        return figure(scale * value, None, n, variant)
+    away = np.array([one["interval"] for one in strata]) - [[one["value"]] for one in strata]
+    low, high = value + np.array([-1, 1]) * np.sqrt((away**2).sum(axis=0)) / len(strata)
+    return figure(scale * value, (scale * low, scale * high), n, variant)
+
+
 def paired_difference(
     a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable] | None = None, *, variant: str
 ) -> Figure:
     """Mean of a − b over the same items, with Student's interval over groups. Raises `ValueError` when the lengths differ.
 
-    Where no item differs the interval is what as many groups that agree leave open (Wilson's, to both sides).
+    Where groups agree the interval is what as many leave open (Wilson's, to both sides). Differences from -1 to 1 have a mean
+    from -1 to 1.
     """
     difference = _difference(a, b)
     if not len(difference):
         return figure(np.nan, None, 0, variant)
     grouped = _Grouped(difference, groups)
     half = grouped.student() * grouped.error
-    if not difference.any():
+    if np.ptp(difference) == 0 or grouped.error < 1e-12:
         z = stats.norm.ppf(0.5 + LEVEL / 2)
         half = z * z / (grouped.count + z * z)
-    return figure(grouped.mean, (grouped.mean - half, grouped.mean + half), len(difference), variant)
+    ends = np.array([grouped.mean - half, grouped.mean + half])
+    return figure(grouped.mean, ends.clip(-1, 1) if abs(difference).max() <= 1 else ends, len(difference), variant)
 
 
 def paired_bootstrap(
     a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable] | None = None, *, seed: int = 0
-) -> float:
-    """Two-sided p of the mean of a − b: how often a resample of whole groups has the other sign. 1 where no item differs."""
+) -> float | None:
+    """Two-sided p of the mean of a − b: how often a resample of whole groups has the other sign. 1 where no item differs;
+    `None` under `FEW` groups, whose resamples say too much."""
     grouped = _Grouped(_difference(a, b), groups)
-    if not len(grouped.sums):
+    if not grouped.sums.any():
         return 1.0
+    if grouped.count < FEW:
+        return None
     drawn = _draws(grouped.count, seed) @ grouped.sums
     return float(min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (RESAMPLES + 1)))
 

@@ -12,7 +12,7 @@ from eval.tasks import Task
 
 
 def score(metric: Metric, records: Sequence[dict]) -> None:
-    """Give each record that has none its `score`. No answer is a score of 0, of a parser `None`.
+    """Give each record that has none its `score`, as `Metric.scored` does.
 
     Raises `ValueError` naming the record for references or options that the metric cannot use.
     """
@@ -29,10 +29,8 @@ def score(metric: Metric, records: Sequence[dict]) -> None:
 
 
 def _score(metric: Metric, record: dict) -> Any:
-    if record["prediction"] is None:
-        return None if metric.parses else 0.0
     try:
-        return metric.score(record["prediction"], record["references"], record)
+        return metric.scored(record["prediction"], record["references"], record)
     except ValueError as error:
         raise ValueError(f"item {record['id']}: {metric.label}: {error}") from None
 
@@ -98,8 +96,14 @@ def main_figure(metric: Metric, records: Sequence[dict]) -> dict:
 
 
 def accuracy(task: Task, records: Sequence[dict]) -> stats.Figure:
-    """Mean score with its interval; questions about one picture are one group."""
-    return main_figure(metrics.get(task.metric), records)
+    """Mean score with its interval, of the records that have one; questions about one picture are one group."""
+    return main_figure(metrics.get(task.metric), [record for record in records if "score" in record])
+
+
+def paired(a: Sequence[dict], b: Sequence[dict], variant: str) -> stats.Figure:
+    """Mean of a's scores less b's, over the items that have both; records of the same items in the same order."""
+    both = [(x["score"], y["score"], y["image"]) for x, y in zip(a, b, strict=True) if "score" in x and "score" in y]
+    return stats.paired_difference([x for x, _, _ in both], [y for _, y, _ in both], [i for _, _, i in both], variant=variant)
 
 
 def values(metric: Metric, record: Mapping) -> dict[str, float]:
@@ -122,10 +126,11 @@ def answer_value(metric: Metric, record: Mapping, answer: str | None) -> float:
 
 def _mean_of(metric: Metric, records: Sequence[dict], tag: str) -> stats.Figure:
     """The mean of a tag's values' means, each of the same weight."""
-    groups = split_by(records, tag)
-    share = {name: len(records) / (len(groups) * len(rows)) for name, rows in groups.items()}
-    weighted = [values(metric, record).get(metric.name, 0.0) * share[record[tag]] for record in records]
-    return stats.mean(weighted, [r["image"] for r in records], variant=metric.variant)
+    strata = [
+        stats.mean([values(metric, r).get(metric.name, 0.0) for r in rows], [r["image"] for r in rows], variant=metric.variant)
+        for rows in split_by(records, tag).values()
+    ]
+    return stats.stratified(strata, variant=metric.variant)
 
 
 def split_by(records: Sequence[dict], tag: str) -> dict[str, list[dict]]:

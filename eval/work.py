@@ -7,6 +7,7 @@ the records, which all processes read; a process that finds a chunk free looks t
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -17,6 +18,18 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 POLL = 0.2  # seconds
+
+
+def lock(file: int, path: Path, byte: int, *, shared: bool = False) -> bool:
+    """Lock one byte of an open file until it is closed; False when another process has it. Raises `OSError` naming the path
+    where the file system knows no locks."""
+    try:
+        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, 1, byte)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise OSError(error.errno, f"cannot be locked ({error.strerror}): choose another --out", str(path)) from None
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +56,7 @@ class Chunks(Generic[T]):
         self.chunks = [items[i : i + size] for i in range(0, len(items), size)]
         self.done, self.refresh = done, refresh
         self.mine: set[int] = set()
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self.path, self.file = path, os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
     def __enter__(self) -> Chunks[T]:
         return self
@@ -78,9 +91,7 @@ class Chunks(Generic[T]):
     def _take(self, index: int) -> bool:
         if index in self.mine or all(map(self.done, self.chunks[index])):
             return False
-        try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
-        except OSError:
+        if not lock(self.file, self.path, index):
             return False
         self.mine.add(index)
         return True

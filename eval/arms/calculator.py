@@ -22,7 +22,7 @@ def calculator(item: Item, asking: Asking) -> Steps:
     written, calls = "", []
     while True:
         sample = asking.prompter.go_on(item, written)
-        (piece,) = yield asking.request(item, sample, request.max_new_tokens, stop, step=len(calls))
+        (piece,) = yield asking.request(item, sample, room, stop, step=len(calls))
         written, room = written + piece.text, room - _tokens(piece)
         call = open_call(written) if piece.finish == "stop" else None
         if call is None:

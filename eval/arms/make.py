@@ -17,7 +17,7 @@ from eval.arms.single import single
 from eval.arms.two_stage import two_stage
 from eval.cli import nearest
 from eval.prompting import Prompter, Support
-from eval.tasks import Task
+from eval.tasks import Task, digest
 
 ARMS: dict[str, Callable[..., Steps]] = {
     "none": direct,
@@ -54,7 +54,7 @@ def make(
     if samples is not None and not votes:
         raise ValueError(f"--samples {samples} is for --cot self_consistency, not {cot}")
     asking = Asking(
-        Prompter(conventions.get(convention), task.instruction, support, blank),
+        prompter(task, convention, support, blank),
         max_new_tokens or task.max_new_tokens,
         rationale_tokens,
         parsing.get(task.parser),
@@ -64,9 +64,23 @@ def make(
         seed=seed,
         vote=parsing.vote_of(task.metric),
     )
-    settings: dict[str, Any] = {"cot": cot, "convention": convention, "blank": blank, "parser": task.parser}
-    settings |= {"max_new_tokens": asking.answer_tokens + (rationale_tokens if cot != "none" else 0)}
+    settings: dict[str, Any] = {"cot": cot, **wording(asking.prompter), "blank": blank, "parser": task.parser}
+    settings |= {"max_new_tokens": asking.answer_tokens}
+    settings |= {"rationale_tokens": rationale_tokens} if cot != "none" else {}
     settings |= {"temperature": asking.temperature, "top_p": top_p, "seed": seed} if asking.temperature else {}
     settings |= {"samples": asking.samples} if votes else {}
     settings |= dict(support.settings) if support else {"shots": 0}
     return Arm(partial(ARMS[cot], asking=asking), settings, figures if votes and metrics.get(task.metric).score else None)
+
+
+def prompter(task: Task, convention: str, support: Support | None = None, blank: bool = False) -> Prompter:
+    """How a task's items are put. Raises `ValueError` for a convention that there is not."""
+    captions = metrics.get(task.metric).name == "caption"
+    return Prompter(conventions.get(convention), task.instruction, support, blank, captions)
+
+
+def wording(prompter: Prompter) -> dict[str, str]:
+    """For the records: a convention's words may change under its name."""
+    convention = prompter.convention
+    found = {"convention": convention.name, "convention_digest": digest(repr(convention))}
+    return found | ({"instruction": prompter.instruction} if convention.instructed else {})

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from eval import conventions, parsing
+from eval import parsing
 from eval.arms import Answered, Arm, Steps
+from eval.arms.make import prompter, wording
 from eval.arms.settings import RATIONALE_TOKENS, Asking
 from eval.faithfulness import summary
 from eval.faithfulness.case import Case
 from eval.faithfulness.probe import Probe, conclude, reason
 from eval.faithfulness.tests import TESTS, chosen
-from eval.prompting import Prompter
 from eval.tasks import Item, Task
 from vlm.sample import Sample
 
@@ -34,13 +34,13 @@ def make(
     """
     names = chosen(tuple(tests))
     asking = Asking(
-        Prompter(conventions.get(convention), task.instruction),
+        prompter(task, convention),
         max_new_tokens or task.max_new_tokens,
         rationale_tokens,
         parsing.get(task.parser),
         vote=parsing.vote_of(task.metric),
     )
-    settings = {"cot": "faithfulness", "convention": convention, "blank": False, "parser": task.parser, "shots": 0}
+    settings = {"cot": "faithfulness", **wording(asking.prompter), "blank": False, "parser": task.parser, "shots": 0}
     settings |= {"max_new_tokens": asking.answer_tokens, "rationale_tokens": rationale_tokens}
     settings |= {"tests": ",".join(names), "seed": seed}
     ask = partial(_ask, asking=asking, cases=cases, length=length, tests=names, seed=seed)

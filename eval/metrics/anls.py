@@ -48,8 +48,11 @@ def _plain(prediction: str, references: list[str], near: Callable[[float], bool]
 
 
 def similarity(prediction: str, reference: str) -> float:
-    """`rrc` of one reference."""
-    return rrc(prediction, [reference], {})
+    """What PyPI's package `anls` (in ChartQAPro's scorer) gives: as `rrc`, but exactly 0.5 is 0 and the length is of the texts
+    with single blanks."""
+    a, b = (" ".join(text.lower().split()) for text in (prediction, reference))
+    distance = _normalized(a, b, max(len(a.upper()), len(b.upper())))
+    return 1.0 - distance if distance < THRESHOLD else 0.0
 
 
 def _normalized(a: str, b: str, length: int) -> float:

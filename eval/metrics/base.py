@@ -85,6 +85,16 @@ class Metric:
         """Whether a row's score is the parsed answer."""
         return self.parts.parses
 
+    def scored(self, prediction: str | None, references: Sequence[str], options: Row) -> Score:
+        """A row's score. No answer (`None`) is unparsed to a parser, 0 to others, an empty text to those of several figures.
+        Raises `ValueError` for an option that the metric cannot use."""
+        if prediction is not None:
+            return self.score(prediction, references, options)
+        if self.parses:
+            return None
+        empty = self.score("", references, options)
+        return empty if isinstance(empty, Mapping) else 0.0
+
     @property
     def needs_references(self) -> bool:
         return not self.parts.parses if self.parts.needs_references is None else self.parts.needs_references
@@ -114,13 +124,14 @@ class Metric:
 
 
 def references(row: Row) -> list[str]:
-    """A row's references under any of the accepted names, [] for null or none. Raises `ValueError` for anything but strings."""
-    key = next((key for key in REFERENCE_KEYS if key in row), None)
-    found = None if key is None else row[key]
+    """A row's references: the first of the accepted names that is not null; [] for none. Raises `ValueError` for anything
+    but strings."""
+    key = next((key for key in REFERENCE_KEYS if row.get(key) is not None), None)
+    if key is None:
+        return []
+    found = row[key]
     if type(found) is str:
         return [found]
-    if found is None:
-        return []
     if not isinstance(found, list | tuple) or not set(map(type, found)) <= {str}:
         raise ValueError(f"`{key}` is a string or a list of strings, not {brief(found)}")
     return list(found)

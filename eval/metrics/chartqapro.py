@@ -2,7 +2,8 @@
 
 Options of a row: `year_flags`, "YES" or "NO" for each item of the answer (one alone stands for all), and `question_type`
 ("Fact Checking" and "Multi Choice" are compared exactly). A row's score is the mean over the items of the longer list; an
-item without a partner scores 0. Numbers may be off by 5 % once '%' is removed (12 % is 12); text scores its ANLS.
+item without a partner scores 0. Numbers may be off by 5 % once '%' is removed (12 % is 12); text scores its ANLS, where
+exactly one half is 0.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ BARE_WORD = re.compile(r"(?<!['\w])(\w[^,]*?)(?!['\w])")
 
 def score(prediction: str, references: Sequence[str], options: Mapping) -> float:
     """The best over references, in 0…1. Raises `ValueError` for `year_flags` that are not strings."""
-    prediction = prediction.strip(".").strip("\n")
+    prediction = _bare(prediction)
     flags = _flags(options)
     exact = options.get("question_type") in EXACT_TYPES
-    return max(_score_items(prediction, reference.strip(".").strip("\n"), flags, exact) for reference in references)
+    return max(_score_items(prediction, _bare(reference), flags, exact) for reference in references)
+
+
+def _bare(text: str) -> str:
+    return text.strip().strip(".").strip("\n")
 
 
 def _flags(options: Mapping) -> list[str]:

@@ -63,14 +63,14 @@ def _shares(pictures: list[list[bool]], variant: str) -> Figures:
 
 
 def _sum(parts: list[list[list[bool]]], variant: str) -> stats.Figure:
-    """The sum over subtasks of 100 × (accuracy + accuracy+), as a mean over pictures, so that it has an interval."""
-    total = sum(map(len, parts))
-    values = [
-        100 * total * (sum(answers) * len(part) / sum(map(len, part)) + all(answers)) / len(part)
-        for part in parts
-        for answers in part
-    ]
-    return stats.mean(values, variant=variant)
+    """The sum over subtasks of 100 × (accuracy + accuracy+); each is 200 times a mean over its pictures."""
+    strata = [stats.mean([_mean(answers, part) for answers in part], variant=variant) for part in parts]
+    return stats.stratified(strata, variant=variant, scale=200 * len(parts))
+
+
+def _mean(answers: list[bool], part: list[list[bool]]) -> float:
+    """A picture's part in (accuracy + accuracy+) / 2; with two questions a picture from 0 to 1."""
+    return (sum(answers) * len(part) / sum(map(len, part)) + all(answers)) / 2
 
 
 def _unparsed(metric: Metric, rows: list[Row]) -> dict:

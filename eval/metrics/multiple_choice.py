@@ -11,7 +11,7 @@ Our own parser, which reads more and still refuses what is ambiguous, is `choice
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 
 from rapidfuzz.distance import Levenshtein
@@ -82,10 +82,10 @@ def mathvista(prediction: str, references: Sequence[str] | None, options: Mappin
         return _mathvista_choice(prediction, list(choices_of(options).values()))
     kind = options.get("answer_type", "text")
     if kind == "integer":
-        return _number_text(prediction, None)
+        return _number_text(prediction, int)
     if kind == "float":
-        precision = options.get("precision")
-        return None if precision is None else _number_text(prediction, _precision(precision))
+        precision = _precision(options.get("precision"))
+        return _number_text(prediction, lambda number: round(number, precision))
     return prediction
 
 
@@ -102,16 +102,18 @@ def _mathvista_choice(extraction: str, texts: list[str]) -> str:
     return min(texts, key=lambda text: Levenshtein.distance(extraction, text))
 
 
-def _precision(given: object) -> int:
+def _precision(given: object) -> int | None:
+    """Decimals; `None` rounds to an integer, as the official `round` does."""
+    if given is None:
+        return None
     if not isinstance(given, (int, float)) or given != given or abs(given) > 100:
         raise ValueError(f"`precision` is a number of decimals, not {given!r}")
     return int(given)
 
 
-def _number_text(text: str, precision: int | None) -> str | None:
+def _number_text(text: str, rounded: Callable[[float], float]) -> str | None:
     try:
-        number = float(text)
-        return str(int(number)) if precision is None else str(round(number, precision))
+        return str(rounded(float(text)))
     except (ValueError, OverflowError):  # no number, or infinite
         return None
 

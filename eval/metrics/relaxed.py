@@ -5,7 +5,7 @@
 | `pix2struct` | google-research/pix2struct | a target of 0 is compared as a string, '%' divides by 100, nothing is cleaned |
 | `lmms_eval` | lmms-eval `chartqa` | the same |
 | `qwen_vl` | Qwen-VL, InternVL | prediction stripped and taken for the target: 5 % of *it*, and a 0 is a string |
-| `lm_eval` | lm-evaluation-harness | '%' both ways, no ',' and '$' in numbers, no final punctuation, a letter meets initials |
+| `lm_eval` | lm-evaluation-harness | '%' both ways, no ',' and '$' in numbers, quotes removed, a letter meets initials |
 | `lm_eval_explicit_prompt` | the same | of what follows the last "answer:" only |
 | `vlmevalkit` | VLMEvalKit | `pix2struct` of the stripped prediction |
 | `chartqapro` | ChartQAPro, lmms-eval `chartqapro` | see `chartqapro.py` |
@@ -68,14 +68,17 @@ def _lm_eval_meets(prediction: str, number: tuple[float, bool] | None, target: s
         return _meets_with_percent(number, wanted)
     if len(target) == 1 and target.isalpha() and prediction:
         return prediction[0].lower() == target.lower()
-    return prediction.lower() == target.lower()
+    return prediction.rstrip(string.punctuation).lower() == target.lower()  # "U.S." does not meet itself
 
 
 def _clean(text: str) -> str:
-    """Text with a digit loses ',' and '$', any other the punctuation at its end, but for '%'."""
+    """Text with a digit loses ',' and '$', and blanks and punctuation (but for '%') at its end; any other a pair of quotes."""
     if any(character.isdigit() for character in text):
-        return text.replace(",", "").replace("$", "")
-    return text.rstrip(END_PUNCTUATION)
+        end = len(text)
+        while end and (text[end - 1].isspace() or text[end - 1] in END_PUNCTUATION):
+            end -= 1
+        return text[:end].replace(",", "").replace("$", "")
+    return text[1:-1] if text.startswith(("'", '"')) and text.endswith(text[0]) else text
 
 
 def _with_percent(text: str) -> tuple[float, bool] | None:

@@ -42,7 +42,7 @@ class HuggingFace:
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor, self.tokenizer = model.eval(), processor, processor.tokenizer
         self.tokenizer.padding_side = "left"
-        self._fingerprint = digest(fingerprint(model), *_reading(processor), str(model.dtype))
+        self._fingerprint = digest(fingerprint(model), _shape(model.config), *_reading(processor), str(model.dtype))
         ends = model.generation_config.eos_token_id
         own_ends = ends if isinstance(ends, list) else [ends]
         self.ends = sorted({end for end in (*own_ends, self.tokenizer.eos_token_id) if end is not None})
@@ -197,6 +197,17 @@ def _decoded(pictures: Sequence[Part], key: str) -> list[PIL.Image.Image]:
         return [open_image(picture.data) for picture in pictures if isinstance(picture, Image)]
     except ValueError as error:
         raise ValueError(f"item {key}: {error}") from None
+
+
+def _shape(config: Any) -> str:
+    """The configuration, wherever its files lie and whichever version reads them."""
+    places = ("_name_or_path", "transformers_version")
+
+    def without(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in pairs if name not in places}
+
+    plain = json.loads(config.to_json_string(use_diff=False), object_pairs_hook=without)
+    return json.dumps(plain, sort_keys=True)
 
 
 def _reading(processor: Any) -> list[str]:

@@ -1,11 +1,13 @@
 """Our own models, with vision or text alone, behind the evaluation's protocol.
 
 Pictures of a batch are decoded by several threads, since a fast accelerator would wait for them. Weights decide the answers,
-and so do tokenizer and image preprocessing: the fingerprint covers all three, and the precision computed in.
+and so do the model's shape (how many experts a token takes), tokenizer and image preprocessing: the fingerprint covers all
+four, and the precision computed in.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -15,10 +17,12 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 
 import vlm
 from eval.models.base import Completion, Request
 from eval.tasks import digest
+from vlm.config import DecoderConfig, ModelConfig
 from vlm.decoder import TextDecoder
 from vlm.model import VLM
 from vlm.processor import Encoded, Processor
@@ -42,7 +46,12 @@ class Own:
 
     @cached_property
     def _fingerprint(self) -> str:
-        reading = [self.processor.tokenizer.to_str(), repr(self.processor.image), json.dumps(self.processor.special)]
+        reading = [
+            _shape(self.model),
+            self.processor.tokenizer.to_str(),
+            repr(self.processor.image),
+            json.dumps(self.processor.special),
+        ]
         return digest(fingerprint(self.model), *reading, str(next(self.model.parameters()).dtype))
 
     def length(self, sample: Sample) -> int:
@@ -82,6 +91,19 @@ class Own:
             return self.processor.encode(sample)
         except ValueError as error:
             raise ValueError(f"item {sample.key}: {error}") from None
+
+
+def _shape(model: VLM | TextDecoder) -> str:
+    """The configuration as the parts have it now, without what no answer depends on: where the first weights came from, and the
+    length of the training documents."""
+    config: ModelConfig | DecoderConfig
+    decoder = model.decoder if isinstance(model, VLM) else model
+    config = dataclasses.replace(decoder.config, context_length=None)
+    if isinstance(model, VLM):
+        encoder = dataclasses.replace(model.encoder.config, pretrained=None)
+        config = dataclasses.replace(model.config, encoder=encoder, decoder=config)
+    as_read = TypeAdapter(type(config)).validate_json(json.dumps(dataclasses.asdict(config)))  # 1 for a float is 1.0
+    return repr(as_read)
 
 
 def _completion(text: Continuation) -> Completion:

@@ -44,7 +44,7 @@ def _item(row: Row) -> Item:
 
 TASK = Task(
     "hallusionbench", rows.reader(_rows, _item), "hallusionbench:yes_no", ("all",), by=("subcategory",), instruction=YES_NO,
-    about="figures, edited figures and illusions, by yes and no",
+    parser="raw", about="figures, edited figures and illusions, by yes and no",
     layout="HallusionBench.json and hallusion_bench/; or image-*.parquet and non_image-*.parquet",
     download="HallusionBench from https://github.com/tianyi-lab/HallusionBench or "
     "https://huggingface.co/datasets/lmms-lab/HallusionBench",

@@ -61,7 +61,7 @@ def _item(row: Row, subtask: str, image: str, number: str, file: str | None) -> 
 
 
 TASK = Task(
-    "mme", load, "mme:official", max_new_tokens=8,
+    "mme", load, "mme:official", max_new_tokens=8, parser="raw",
     about="perception and cognition by yes and no, two questions a picture",
     layout=RELEASE + "/{subtask}/ with pictures and texts of questions; or test-*.parquet",
     download="MME from https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models (branch Evaluation) or "

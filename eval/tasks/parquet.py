@@ -136,10 +136,21 @@ def _open(path: Path) -> Any:
 
 def _batches(path: Path, file: Any, group: int, columns: list[str], size: int) -> Iterator[Any]:
     with _readable(path):
-        for batch in file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
+        for batch in file.iter_batches(
+            _fitting(file, group, columns, size), row_groups=[group], columns=columns, use_threads=False
+        ):
             if batch.nbytes > MAX_BATCH:
                 raise ValueError(f"{path}: {batch.num_rows} rows of {batch.nbytes:,} bytes, over {MAX_BATCH:,}")
             yield batch
+
+
+def _fitting(file: Any, group: int, columns: list[str], size: int) -> int:
+    """Rows, `size` at most, that stay below `MAX_BATCH` also where each holds all that its columns store (one long text that
+    a dictionary repeats): what a batch would take is not known before it is decoded."""
+    stored = file.metadata.row_group(group)
+    parts = [stored.column(i) for i in range(stored.num_columns)]
+    most = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.startswith(tuple(columns)))
+    return max(1, min(size, MAX_BATCH // max(1, most)))
 
 
 @contextmanager

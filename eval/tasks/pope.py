@@ -44,6 +44,7 @@ def _item(row: Row) -> Item:
 
 TASK = Task(
     "pope", rows.reader(_rows, _item), "pope:official", ("all", *CATEGORIES), max_new_tokens=8, instruction=SHORT,
+    parser="raw",
     about="is an object in the photograph: hallucination by yes and no",
     layout="coco_pope_{random,popular,adversarial}.json (or output/coco/) and val2014/; or test-*.parquet",
     download="POPE from https://github.com/RUCAIBox/POPE (pictures from https://cocodataset.org) or "

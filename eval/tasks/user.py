@@ -59,7 +59,7 @@ def _declared(path: Path) -> Task:
     if not isinstance(given, dict):
         raise ValueError(f"{path}: a task is a mapping of `metric`, `instruction`, …")
     for key, value in given.items():
-        _check(path, str(key), value)
+        _check(path, key if isinstance(key, str) else type(key).__name__, value)
     if "metric" not in given:
         raise ValueError(f"{path}: no `metric`")
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
@@ -78,7 +78,9 @@ def _check(path: Path, key: str, value: Any) -> None:
         fits = kind is int and type(value) is int and value > 0
     if not fits:
         what = {str: "a text", int: "a whole number above 0", list: "a list of texts"}[kind]
-        raise ValueError(f"{path}: `{key}` is {what}, not {str(value)[:80]!r}")
+        # aliases make a short file's value endless: a collection is named, not shown
+        given = repr(value[:80]) if isinstance(value, str) else type(value).__name__
+        raise ValueError(f"{path}: `{key}` is {what}, not {given}")
 
 
 def _is_name(text: str) -> bool:

@@ -61,6 +61,22 @@ def test_greedy_texts_depend_on_no_seed_and_no_id(tmp_path):
     assert model.asked == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (Completion("I cannot", "refused"), False), (Completion(""), False), (Completion("", "stop", (), ()), False),
+        (Completion("", "stop", (2,), (-0.1,)), True), (Completion("", "stop", (2,)), True), (Completion("a"), True),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_asked_again(tmp_path, text, kept):
+    model = Counting()
+    asked = []
+    model.complete = lambda requests: asked.extend(requests) or [[text] for _ in requests]
+    for _ in range(2):
+        assert Cached(model, tmp_path).complete([REQUEST]) == [[text]]
+    assert len(asked) == (1 if kept else 2)
+
+
 def test_another_model_is_asked_itself(tmp_path):
     model, other = Counting(), Counting()
     other.fingerprint = lambda: "other"
@@ -82,7 +98,9 @@ def test_a_damaged_cache_is_one_line(tmp_path, content):
 def test_a_damaged_row_is_one_line(tmp_path):
     cached = Cached(Counting(), tmp_path)
     cached.complete([REQUEST])
-    for texts in ("{", "[{}]", '[{"text": 1, "finish": "stop", "tokens": [], "logprobs": null}]', "7"):
+    for texts in ("{", "[{}]", '[{"text": 1, "finish": "stop", "tokens": [], "logprobs": null}]', "7", "[]", "[" * 100_000,
+                  '[{"text": "a", "finish": "stop", "tokens": ["b"], "logprobs": null}]',
+                  '[{"text": "a", "finish": "stop", "tokens": {}, "logprobs": null}]'):  # fmt: skip
         cached.connection.execute("UPDATE completions SET texts = ?", (texts,))
         with pytest.raises(UnusableError, match="not a cache"):
             cached.complete([REQUEST])

@@ -46,8 +46,10 @@ def test_mcnemar_the_flips_and_every_figure_of_a_mapping(tmp_path):
     assert better["f1"]["mcnemar_p"] == pytest.approx(2 * 0.5**8) and better["f1"]["flips"]["to_a"] == [
         str(i) for i in range(8)
     ]
-    assert better["f1"]["difference"]["value"] == 1 and better["f1"]["bootstrap_p"] < 0.01
+    assert better["f1"]["difference"]["value"] == 1 and better["f1"]["bootstrap_p"] is None  # of eight pictures
     assert better["precision"]["mcnemar_p"] == 1 == better["precision"]["bootstrap_p"]
+    many = compare_records(rows([{"f1": 1.0}] * 30), rows([{"f1": 0.0}] * 30))
+    assert many["f1"]["bootstrap_p"] < 0.01
     low, high = better["precision"]["difference"]["interval"]
     assert low < 0 < high  # eight items that agree prove no equality
 
@@ -67,3 +69,13 @@ def test_other_metrics_and_unscored_records_are_not_compared(tmp_path):
         compare(tmp_path / "a", tmp_path / "b")
     with pytest.raises(ValueError, match="no item in common that both scored"):
         compare(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("key", ["question", "references", "image"])
+def test_a_record_that_says_not_what_was_asked_is_named(key, tmp_path):
+    folder = write(tmp_path / "a", {"1": 1.0})
+    row = json.loads((folder / "records.jsonl").read_text())
+    del row[key]
+    (folder / "records.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=f"records.jsonl: the record of '1' has no `{key}`"):
+        compare(folder, folder)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
+import signal
+import time
 
 import pytest
 import torch
 
-from eval import metrics
+import vlm
+from eval import cases, metrics
 from eval.arms import make
 from eval.engine import Budget
 from eval.evaluate import Running, collect, evaluate
 from eval.models.own import Own, fingerprint
+from eval.score import score_case
 from eval.store import RECORDS
 from eval.summarize import score, summarize, summary_lines
 from eval.tasks import Item, Task
+from eval.work import Chunks, Ranks
 from tests.eval.conftest import picture
 
 TASK = Task("mine", lambda data, split: [], "relaxed_accuracy", by=("kind",), mean_of="kind", max_new_tokens=4)
@@ -103,6 +109,29 @@ def test_another_checkpoint_or_prompt_is_refused_and_a_changed_picture_asked_aga
             model.decoder.norm.weight[0] = 1.0
 
 
+def test_another_shape_with_the_same_weights_is_another_model(own):
+    mark = own.fingerprint()
+    other = copy.deepcopy(own.model)
+    other.decoder.set_rope(theta=50_000.0)
+    assert Own(other, own.processor).fingerprint() != mark
+    other = copy.deepcopy(own.model)
+    other.config = dataclasses.replace(other.config, fusion=dataclasses.replace(other.config.fusion, gate_init=0.5))
+    assert Own(other, own.processor).fingerprint() != mark
+    same = copy.deepcopy(own.model)
+    same.decoder.config = dataclasses.replace(same.decoder.config, context_length=77)  # no arithmetic goes by it
+    assert Own(same, own.processor).fingerprint() == mark
+    text = other.decoder
+    assert Own(text, own.processor).fingerprint() != Own(other, own.processor).fingerprint()
+
+
+def test_a_saved_model_is_the_same_model(own, tmp_path):
+    model = copy.deepcopy(own.model)
+    model.decoder.config = dataclasses.replace(model.decoder.config, rope_theta=50_000, balance_loss=0)  # floats in a file
+    model.config = dataclasses.replace(model.config, decoder=model.decoder.config)
+    vlm.save(tmp_path / "model", model, own.processor)
+    assert Own.load(tmp_path / "model").fingerprint() == Own(model, own.processor).fingerprint()
+
+
 def test_blanking_hides_the_picture(own, items, tmp_path):
     same_text = [dataclasses.replace(item, question="Which?") for item in items]
     blank = collect(own, TASK, same_text, tmp_path / "blank", arm=make(TASK, blank=True))
@@ -161,6 +190,35 @@ def test_too_many_errors_end_the_run(own, items, tmp_path):
         evaluate(own, TASK, lost, tmp_path / "b", arm=ARM, running=by(4, max_errors=1.0))
 
 
+def test_a_run_that_stopped_for_errors_goes_on_when_the_cause_is_mended(own, items, tmp_path):
+    lost = [dataclasses.replace(item, images=(tmp_path / f"{item.group}.png",)) for item in items]
+    with pytest.raises(ValueError, match="cannot be asked, more than --max-errors"):
+        collect(own, TASK, lost, tmp_path / "out", arm=ARM, running=by(12))
+    for item, there in zip(lost, items, strict=True):
+        item.images[0].write_bytes(there.images[0])
+    mended = evaluate(own, TASK, lost, tmp_path / "out", arm=ARM, running=by(1))
+    assert "errors" not in mended and mended["relaxed_accuracy"]["n"] == 30
+
+
+def test_items_that_no_process_did_end_the_run_in_one_line(own, items, tmp_path):
+    other = os.fork()
+    if not other:
+        with Chunks(tmp_path / ".chunks-0-of-1-by-1", [0], 1, lambda item: False, lambda: None) as chunks:
+            next(chunks.take())
+            (tmp_path / "held").touch()
+            time.sleep(60)
+        os._exit(0)
+    try:
+        while not (tmp_path / "held").exists():
+            time.sleep(0.01)
+        with pytest.raises(ValueError, match=r"1 of 30 items are missing: the same command does them"):
+            evaluate(own, TASK, items, tmp_path, arm=ARM, running=by(64, ranks=Ranks(0, 2), patience=0.3))
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    assert json.loads((tmp_path / "summary.json").read_text())["missing"] == 1
+
+
 def test_predictions_without_scores_are_scored_later(own, items, tmp_path):
     whole = evaluate(own, TASK, items, tmp_path / "whole", arm=ARM)
     alone = evaluate(own, TASK, items, tmp_path / "alone", arm=ARM, running=Running(scored=False))
@@ -185,6 +243,44 @@ def test_mean_of_splits_is_not_the_pooled_mean():
     assert summary["by_kind"]["b"]["n"] == 1
 
 
+ROW = {
+    "output": "", "image": "p", "question": "?", "subtask": "existence", "category": "VS", "subcategory": "chart",
+    "set_id": "0", "figure_id": "1", "choices": {"A": "yes", "B": "no"}, "gold_objects": ["dog"], "truth": ["dog"],
+    "hallu": {"cat": []}, "safe": [], "dimension": "generative", "type": "generative", "labels": "x", "mark": "0",
+    "kind": "a",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", [f"{name}:{variant}" for name, found in metrics.METRICS.items() for variant in found])
+def test_no_answer_is_scored_by_every_metric_as_eval_score_does(label):
+    metric = metrics.get(label)
+    if metric.score is None:
+        return  # of a corpus
+    rows = [
+        {**ROW, "id": str(i), "question_id": str(i), "prediction": p, "references": ["yes"]}
+        for i, p in enumerate([None, "yes"])
+    ]
+    try:
+        metric.score("yes", ["yes"], rows[1])
+    except ValueError as error:
+        pytest.fail(f"the row lacks what {label} needs: {error}")
+    score(metric, rows)
+    alone = cases.Case(dict(rows[0]), "", ["yes"])
+    assert rows[0]["score"] == score_case(metric, alone)
+    assert type(rows[0]["score"]) is type(rows[1]["score"]) or (metric.parses and rows[0]["score"] is None)
+    assert metric.summarize(rows)
+
+
+TABLE = "year | apples\n2020 | 3"
+
+
+def test_empty_tables_are_no_perfect_tables():
+    rows = [{"id": str(i), "prediction": p, "references": [TABLE], "image": str(i)} for i, p in enumerate([None, TABLE])]
+    score(metrics.get("chart_table:rms"), rows)
+    figures = metrics.get("chart_table:rms").summarize(rows)
+    assert figures["f1"]["value"] == 0.5 and figures["f1"]["n"] == 2 and "chart_table" not in figures
+
+
 def test_unparsed_outputs_are_counted_and_wrong():
     rows = [{"prediction": p, "references": ["3"], "image": p or "", "kind": "value", "finish": "stop"} for p in (None, "3")]
     score(metrics.get(TASK.metric), rows)
@@ -192,3 +288,16 @@ def test_unparsed_outputs_are_counted_and_wrong():
     assert summary["unparsed"]["value"] == 0.5 == summary["relaxed_accuracy"]["value"] and summary["cut"]["value"] == 0
     lines = summary_lines({"task": "t", "metric": "m", **summary})
     assert any(line.split()[:2] == ["by_kind", "value"] for line in lines)
+
+
+def test_an_interval_of_a_mean_of_splits_stays_below_one():
+    rows = [{"score": 1, "prediction": "x", "references": ["x"], "image": str(i), "kind": "ab"[i > 9]} for i in range(60)]
+    low, high = summarize(TASK, rows)["mean_of_kinds"]["interval"]
+    assert 0.7 < low < high == 1
+
+
+def test_a_tag_that_items_lack_is_said_before_anything_is_asked(own, items, tmp_path):
+    task = dataclasses.replace(TASK, by=("colour",))
+    with pytest.raises(ValueError, match="figures are by 'colour', which item q0 does not have"):
+        collect(own, task, items, tmp_path, arm=ARM)
+    assert not (tmp_path / RECORDS).exists()

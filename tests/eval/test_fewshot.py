@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from datasets.charts.held_out import held_out_items
-from eval.fewshot import Pool, RandomSupport, Rices, TextOnly, draw_pool
+from eval.fewshot import NO_ANSWER, Pool, RandomSupport, Rices, TextOnly, draw_pool
 from eval.fewshot_context import check
 from eval.fewshot_features import Features, of_encoder, of_model
 from eval.fewshot_leaks import BROKEN, SAME_FILE, SAME_LOOK, SAME_QUESTION, Leaks
@@ -62,7 +64,7 @@ def test_what_is_evaluated_is_left_out_and_counted():
     assert reasons == [SAME_FILE, SAME_LOOK, BROKEN, SAME_QUESTION, None, None]
     pool = draw_pool([again, smaller, broken, same, other, another], evaluated)
     assert {item.id for item in pool.items} == {"e", "f"} and sum(pool.dropped.values()) == 4
-    with pytest.raises(ValueError, match="no example that is not evaluated: 1 with a picture that is evaluated"):
+    with pytest.raises(ValueError, match="no example that can be shown: 1 with a picture that is evaluated"):
         draw_pool([again], evaluated)
 
 
@@ -160,4 +162,45 @@ def test_shots_that_do_not_fit_are_one_line(model_and_processor):
     check(model, longest + 4 + 12, prompter, asked, reason=False, room=4)
     with pytest.raises(ValueError, match=r"--shots 8: the prompt of item s10\d takes .* at most [1-7] fit for every item"):
         check(model, longest - 8, prompter, asked, reason=False, room=4)
-    check(model, 1, Prompter(), asked, reason=False, room=4)
+
+
+def test_without_examples_a_long_prompt_is_a_warning(model_and_processor, capsys):
+    model, asked = Own(*model_and_processor), items(5, 100)
+    longest = max(model.length(Prompter().ask(item)) for item in asked)
+    check(model, longest + 4, Prompter(), asked, reason=False, room=4)
+    assert capsys.readouterr().err == ""
+    check(model, longest + 4, Prompter(), asked, reason=False, room=5)
+    assert f"takes {longest + 5:,} tokens" in capsys.readouterr().err
+
+
+def test_a_broken_picture_among_the_evaluated_does_not_stop_rices(model_and_processor):
+    asked = [*items(3, 100), Item("broken", "?", ("1",), (b"no picture",)), Item("gone", "?", ("1",), (Path("no.png"),))]
+    support = Rices(Pool(tuple(items(6)), {}), 2, Features(colour, "colour"))
+    support.features.prepare(asked)
+    check(Own(*model_and_processor), 10_000, Prompter(support=support), asked, reason=False, room=4)
+    with pytest.raises(ValueError):
+        support.examples(asked[3])
+
+
+def test_what_has_no_answer_is_not_shown():
+    unknown = Item("u", "How many?", (), (noise(5),))
+    pool = draw_pool([unknown, *items(2)], [])
+    assert [item.id for item in pool.items] == ["s0", "s1"] and pool.dropped == {NO_ANSWER: 1}
+    with pytest.raises(ValueError, match="no example that can be shown: 1 without an answer"):
+        draw_pool([unknown], [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"choices": {"A": "x"}},
+        {"hint": "h"},
+        {"context": "c"},
+        {"instruction": "i"},
+        {"rationale": "r"},
+        {"references": ("2",)},
+    ],
+)
+def test_the_pool_is_known_by_all_that_it_shows(change):
+    example = items(1)[0]
+    assert Pool((example,), {}).digest != Pool((dataclasses.replace(example, **change),), {}).digest

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from eval import conventions, parsing
+from eval.arms.make import prompter
 from eval.conventions import CONVENTIONS, OWN
 from eval.pictures import blanked
 from eval.prompting import Prompter
-from eval.tasks import Item
+from eval.tasks import Item, Task
 from tests.eval.arms.scripted import shown
 from tests.eval.conftest import picture
 from vlm import prompt
@@ -67,6 +68,40 @@ def test_conventions_write_a_question_down(name, text):
     assert shown(Prompter(conventions.get(name), "Say a letter.").ask(ITEM)) == text
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("llava", "▢Context: It barks.\nWhich animal?\nA. cat\nB. dog\n"
+         "Answer with the option's letter from the given choices directly."),
+        ("own", "▢Question: Context: It barks.\nWhich animal?\nA. cat\nB. dog\nAnswer:"),
+    ],
+)  # fmt: skip
+def test_choices_have_a_wording_of_their_own(name, text):
+    assert shown(Prompter(conventions.get(name)).ask(ITEM)) == text
+    assert shown(Prompter(conventions.get("llava")).conclude(ITEM, "It barks.")).endswith(text.split("\n")[-1]) or name == "own"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("openflamingo", "▢Output:[A dog.]▢Output:"), ("flamingo", "▢Output:[ A dog.]▢Output:"),
+        ("llava", "▢Describe it.[A dog.]▢Describe it."),
+    ],
+)  # fmt: skip
+def test_captions_have_a_wording_of_their_own(name, text):
+    task = Task("mine", lambda data, split: [], "caption")
+    item = Item("c", "Describe it.", ("A dog.",), (picture(1),))
+    assert shown(prompter(task, name, Fixed(item)).ask(item)) == text
+
+
+def test_examples_of_idefics_end_with_their_line():
+    item = Item("a", "One?", ("1",), (picture(2),))
+    text = shown(Prompter(conventions.get("idefics"), support=Fixed(item, item)).ask(item)).split("Use the image to answer.\n")[
+        1
+    ]
+    assert text == "▢Question: One? Answer:[ 1]\n▢Question: One? Answer:[ 1]\n▢Question: One? Answer:"
+
+
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_a_convention_reads_what_its_own_examples_write(name):
     convention = conventions.get(name)
@@ -94,6 +129,7 @@ def test_blanks_are_white_and_of_the_same_size():
     ("parser", "output", "answer"),
     [
         ("line", "\n  red \nmore", "red"), ("line", " ", None), ("text", " a\nb ", "a\nb"), ("text", "", None),
+        ("raw", "", ""), ("raw", " no\nyes ", "no\nyes"),
         ("final", "So the answer is 12.5.\nBye", "12.5"), ("final", "Answer: **B**", "B"), ("final", "just this\nx",
         "just this"),
         ("final", "Answer:\nnothing", None), ("number", "about $1,234.5 in all", "1234.5"), ("number", "from 3 to −4%", "-4%"),

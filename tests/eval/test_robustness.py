@@ -100,7 +100,7 @@ def test_the_command_asks_a_model_and_refuses_mistakes_first(model_and_processor
     monkeypatch.setattr(sys, "argv", [*arguments, "--perturb", "jpeg:20,data"])
     robustness.main()
     said = capsys.readouterr().out
-    assert "a value changed" in said and "jpeg:20" in said
+    assert "data changed" in said and "jpeg:20" in said
     assert (tmp_path / "eval" / "robustness-limit4" / "jpeg-20" / "records.jsonl").is_file()
     for name, message in (("jpg", "did you mean 'jpeg'"), ("font", "prints none")):
         monkeypatch.setattr(sys, "argv", [*arguments, "--perturb", name])
@@ -108,3 +108,15 @@ def test_the_command_asks_a_model_and_refuses_mistakes_first(model_and_processor
             cli.run(robustness.main)
         error = capsys.readouterr().err
         assert stopped.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_charts_that_could_not_be_asked_are_left_out_of_pairs(tmp_path):
+    ask, broken = asker(lambda item, name: item.references[0]), {item.id for item in items(3, 60, "all")[:5]}
+
+    def partly(asked, folder):
+        rows = ask(asked, folder)
+        return [{**row, "error": "refused"} if row["id"] in broken and row.pop("score") + 1 else row for row in rows]
+
+    summary = evaluate_robustness(partly, tmp_path, seed=3, count=60, profile="all", names=["colour", "data"])
+    assert summary["clean"]["n"] == 55 == summary["colour"]["difference"]["n"] and summary["data"]["follows"]["value"] == 1
+    assert lines(summary)

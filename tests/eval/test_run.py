@@ -11,7 +11,9 @@ import pytest
 import vlm
 from eval import run as run_command
 from eval import score as score_command
+from eval.models.own import Own
 from tests.eval.conftest import picture
+from tests.eval.test_fewshot import noise
 from vlm.command import status
 
 
@@ -154,3 +156,34 @@ def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         command("--help")
     assert "python -m eval.run --checkpoint runs/vlm --task chartqa" in capsys.readouterr().out
+
+
+@pytest.fixture
+def shots(data) -> Path:
+    """The folder with a split of examples, one of them without a picture that can be read; so is one evaluated item."""
+    rows = [{"id": f"t{i}", "image": f"t{i}.png", "question": "Which?", "answers": ["1"], "rationale": "so"} for i in range(4)]
+    (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for i in range(4):
+        (data / f"t{i}.png").write_bytes(noise(i) if i else b"no picture")
+    with (data / "test.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "broken", "image": "b.png", "question": "Which?", "answers": ["1"]}) + "\n")
+    (data / "b.png").write_bytes(b"none either")
+    return data
+
+
+def test_a_broken_picture_is_an_error_of_its_item_alone(command, shots, tmp_path, monkeypatch):
+    monkeypatch.setattr(Own, "context_length", lambda self: 100_000)
+    code, out, err = command("--task", "custom", "--data", shots, "--out", tmp_path / "out", "--shots", 2, "--support", "rices")
+    assert code == 0, err
+    assert "3 examples" in out and "1 with a picture that cannot be read" in out
+    assert [record["id"] for record in records(tmp_path / "out") if "error" in record] == ["broken"]
+
+
+@pytest.mark.parametrize(("arm", "room", "fits"), [("none", 0, True), ("single", 160, True), ("single", 1000, False)])
+def test_a_prompt_needs_room_for_its_rationale(command, shots, tmp_path, monkeypatch, arm, room, fits):
+    monkeypatch.setattr(Own, "context_length", lambda self: 600)
+    for count in (0, 2):
+        given = ("--shots", count, "--cot", arm, "--rationale-tokens", room, "--limit", 2, "--max-new-tokens", 2)
+        code, _, err = command("--task", "custom", "--data", shots, "--out", tmp_path / f"out{count}", *given)
+        assert ("the model was trained on 600" in err) is not fits
+        assert code == (0 if fits or not count else 2)

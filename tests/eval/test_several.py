@@ -41,8 +41,8 @@ class Knowing:
         return f" {number + 1 if number % 2 or '[ 7]' in text else -1}"
 
 
-def run(tmp_path, arms):
-    return run_several(lambda arm, out: evaluate(Knowing(), TASK, ITEMS, out, arm=arm), arms, tmp_path)
+def run(tmp_path, arms, items=ITEMS):
+    return run_several(lambda arm, out: evaluate(Knowing(), TASK, items, out, arm=arm), arms, tmp_path)
 
 
 def test_each_arm_is_compared_with_the_first(tmp_path):
@@ -58,6 +58,14 @@ def test_each_arm_is_compared_with_the_first(tmp_path):
     assert arms["self_consistency"]["oracle_at_10"]["value"] == 0.975
     assert (tmp_path / "two_stage").exists() is False and (tmp_path / "single" / "records.jsonl").exists()
     assert any("McNemar p" in line for line in several_lines(summary, summary_lines))
+
+
+def test_items_of_an_earlier_longer_run_are_not_compared(tmp_path):
+    arms = {cot: {0: make(TASK, cot)} for cot in ("none", "single")}
+    longer = run(tmp_path, arms)
+    shorter = run(tmp_path, arms, ITEMS[:10])["arms"]["single"]
+    assert shorter["relaxed_accuracy"]["n"] == shorter["against_none"]["difference"]["n"] == 10
+    assert run(tmp_path, arms) == longer
 
 
 def test_one_arm_is_an_evaluation_as_ever(tmp_path):
@@ -131,6 +139,7 @@ def test_the_command_runs_arms_with_similar_examples(command, tmp_path):
         (("--samples", "3"), "--samples 3 is for --cot self_consistency"),
         (("--shots", "99"), "--shots 99"),
         (("--shots", "2", "--support", "rices", "--support-encoder", "x"), "--support-encoder 'x'"),
+        (("--shots", "2", "--support", "rices", "--support-seeds", "2", "--support-pool", "0"), "every seed shows the same"),
     ],
 )
 def test_mistakes_are_one_line(command, flags, said):

@@ -170,3 +170,20 @@ def test_paired_bootstrap_agrees_with_the_t_test_and_sees_groups():
 def test_no_item_that_differs_leaves_a_doubt():
     low, high = stats.paired_difference([1.0] * 40, [1.0] * 40, variant="v")["interval"]
     assert -high == low and 0.05 < high < 0.12
+
+
+@pytest.mark.parametrize("difference", [1.0, 0.3])
+def test_few_items_that_all_improve_are_not_certain(difference):
+    low, high = stats.paired_difference([difference] * 3, [0.0] * 3, variant="v")["interval"]
+    assert low < difference <= high <= 1 and difference - low > 0.3
+
+
+def test_a_mean_of_strata_has_the_variance_of_its_strata_and_stays_in_range():
+    rng = np.random.default_rng(0)
+    small, large = (rng.random(30) < 0.5).astype(float), (rng.random(3000) < 0.5).astype(float)
+    figure = stats.stratified([stats.mean(part, variant="v") for part in (small, large)], variant="v")
+    assert figure["value"] == pytest.approx((small.mean() + large.mean()) / 2) and figure["n"] == 3030
+    expected = 2 * 1.96 * (small.var() / 30 + large.var() / 3000) ** 0.5 / 2
+    assert figure["interval"][1] - figure["interval"][0] == pytest.approx(expected, rel=0.1)
+    low, high = stats.stratified([stats.mean([1.0] * 20, variant="v")] * 3, variant="v", scale=600)["interval"]
+    assert 480 < low < high == 600

@@ -146,3 +146,12 @@ def test_the_page_of_tasks_says_what_the_declaration_says(name):
     links = [word.rstrip(",)") for word in task.download.split() if word.startswith("http")]
     for text in (*task.metrics, *task.splits, *sizes, *links, task.about):
         assert text in row, text
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "score"),
+    [("pope", "", "yes"), ("pope", "no\nyes", "yes"), ("pope", " no", "no")],
+)
+def test_official_scorers_read_what_was_written(name, output, score):
+    task = tasks.get(name)
+    assert metrics.get(task.metric).score(parsing.get(task.parser)(output), ("no",), {}) == score

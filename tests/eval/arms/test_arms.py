@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from eval import conventions, metrics, parsing
@@ -99,7 +101,7 @@ def test_the_calculator_works_out_what_is_called_for():
         f"{HEAD}\nReason: red 7.5; 7.5 + 3 = <<7.5+3>>10.5",
         f"{HEAD}\nReason: red 7.5; 7.5 + 3 = <<7.5+3>>10.5; <<1/0>>",
     ]
-    assert {(r.stop, r.max_new_tokens) for r in requests} == {((">>",), 176)}
+    assert [(r.stop, r.max_new_tokens) for r in requests] == [((">>",), room) for room in (176, 170, 169)]  # what is left
     assert (answered.answer, answered.rationale) == ("10.5", "red 7.5; 7.5 + 3 = <<7.5+3>>10.5; <<1/0>> 8")
     assert answered.extra == {"calls": [{"call": "7.5+3", "result": "10.5"}, {"call": "1/0", "result": None}]}
 
@@ -164,6 +166,17 @@ def test_settings_say_all_that_answers_depend_on():
     settings = make(TASK, "self_consistency").settings
     assert (settings["samples"], settings["temperature"], settings["seed"]) == (10, 0.7, 0)
     assert make(TASK, "none", temperature=0.5, seed=1).settings["seed"] == 1
+
+
+def test_settings_tell_lengths_and_words_apart(monkeypatch):
+    lengths = [make(TASK, "single", max_new_tokens=a, rationale_tokens=r).settings for a, r in ((10, 90), (90, 10))]
+    assert lengths[0] != lengths[1]
+    other = dataclasses.replace(TASK, instruction="In French.")
+    assert make(TASK, convention="chat").settings != make(other, convention="chat").settings
+    assert make(TASK).settings == make(other).settings  # which does not show it
+    before = make(TASK).settings
+    monkeypatch.setitem(conventions.CONVENTIONS, "own", dataclasses.replace(conventions.OWN, choice="({letter}) {text}"))
+    assert make(TASK).settings != before
 
 
 @pytest.mark.parametrize(

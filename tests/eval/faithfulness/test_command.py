@@ -33,7 +33,7 @@ SHORT = ("--rationale-tokens", 12, "--max-new-tokens", 3)
 def test_charts(run_dir, monkeypatch, capsys):
     call(monkeypatch, "--checkpoint", run_dir, "--task", "charts", "--limit", 4, *SHORT)
     out = run_dir / "eval" / "charts-faithfulness-limit4"
-    assert {path.name for path in out.iterdir()} == {
+    assert {path.name for path in out.glob("[!.]*")} == {
         "records.jsonl",
         "report.html",
         "settings.json",

@@ -144,7 +144,8 @@ def test_pope_names_a_gold_answer_that_is_neither():
      ("[2010, 2013]", "[2010, 2012]", {"year_flags": "YES"}, 0.5),
      ("[1, 2, 3]", "[1, 2]", {}, 2 / 3), ("['a', 'b']", "['a', 'b']", {}, 1), ("5%", "5", {}, 1),
      ("B", "b", {"question_type": "Multi Choice"}, 1), ("104", "100", {"question_type": "Fact Checking"}, 0),
-     ("[]", "[]", {}, 1), ("0", "0.0", {}, 1)],
+     ("[]", "[]", {}, 1), ("0", "0.0", {}, 1), ("3)", "3", {}, 0), ("3))", "3)", {}, 2 / 3), ("a   b c", "a b", {}, 0.6),
+     ("5. \n", "5", {"year_flags": "YES"}, 1)],
 )  # fmt: skip
 def test_chartqapro(prediction, reference, options, score):
     assert metrics.get("relaxed_accuracy:chartqapro").score(prediction, [reference], options) == pytest.approx(score)
@@ -198,6 +199,17 @@ def test_ten_thousand_fuzzed_texts_never_raise():
 
 
 @pytest.mark.parametrize(
+    ("prediction", "reference", "score"),
+    [("Yes.", "Yes", 1), ("Yes", "Yes.", 0), ("U.S.", "U.S.", 0), ("abc ", "abc", 0), ("abc%", "abc", 1), ('"Yes"', "yes", 1),
+     ('"Yes', "yes", 0), ("'a\"", "a", 0), ("yes", "'yes'", 1), ('"', "", 1), ("5)", "5", 1), ("50 %).", "50%", 1),
+     ("2010-2011. ", "2010-2011", 1), ('"5"', "5", 0), ("[1, 2", "[1, 2]", 1), ("Apple", "A", 1),
+     ("(A)", "A", 0), ("", "A", 0)],
+)  # fmt: skip
+def test_lm_eval_cleans_texts_and_numbers_each_in_its_way(prediction, reference, score):
+    assert metrics.get("relaxed_accuracy:lm_eval").score(prediction, [reference], {}) == score
+
+
+@pytest.mark.parametrize(
     ("label", "prediction", "reference", "score"),
     [("token_f1", "The cat sat", "a cat", 2 / 3), ("token_f1", "the", "a", 0), ("token_f1:squad2", "the", "a", 1),
      ("token_f1", "U.S.", "us", 1), ("exact_match:squad", "The U.S.", "us", 1), ("exact_match:lmms_eval", "Red!", "red", 1),
@@ -221,3 +233,8 @@ def test_means_of_several_figures_have_their_names():
     rows = [{"score": {"f1": 1.0, "recall": None}}, {"score": {"f1": 0.0, "recall": 0.5}}, {"score": {"f1": 0.5}}]
     figures = metrics.get("token_f1").summarize(rows)
     assert figures["f1"]["value"] == 0.5 and figures["recall"]["value"] == 0.5 and figures["recall"]["n"] == 1
+
+
+@pytest.mark.parametrize("row", [{"references": None, "label": "5"}, {"label": None, "answers": ["5"]}, {"references": "5"}])
+def test_references_are_the_first_accepted_name_that_is_not_null(row):
+    assert metrics.references(row) == ["5"]

@@ -65,3 +65,10 @@ def test_unparsed_answers_are_wrong_and_counted():
 def test_rows_without_their_names_are_refused(change):
     with pytest.raises(ValueError, match="mme needs `image` and `subtask`"):
         metrics.get("mme").summarize([{**rows("OCR", [(True, True)])[0], **change}])
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_sums_stay_in_their_range_and_are_not_certain(right):
+    whole = [row for i, part in enumerate(COGNITION) for row in rows(part, [(right, right)] * (3 + 40 * i))]
+    low, high = metrics.get("mme").summarize(whole)["cognition"]["interval"]
+    assert 0 <= low < high <= 800 and (high == 800 if right else low == 0)

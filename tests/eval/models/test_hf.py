@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -133,6 +134,11 @@ def test_the_fingerprint_tells_models_templates_and_precision_apart(tmp_path):
     assert first.fingerprint() == same.fingerprint() and first.context_length() == 4096
     plain = open_model(f"hf:{make('llava', tmp_path / 'b', template=False)}")
     half = open_model(f"hf:{folder}", dtype=torch.bfloat16)
+    assert open_model(f"hf:{shutil.copytree(folder, tmp_path / 'c')}").fingerprint() == first.fingerprint()
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["rms_norm_eps"] = 0.5
+    (tmp_path / "c" / "config.json").write_text(json.dumps(config))
+    assert open_model(f"hf:{tmp_path / 'c'}").fingerprint() != first.fingerprint()
     assert len({model.fingerprint() for model in (first, plain, half)}) == 3
     assert half.complete([Request(PROMPTS[0], 2)])[0][0].tokens
 

@@ -79,6 +79,30 @@ def test_all_right_and_all_wrong(name, write, split, count, tmp_path):
         assert figures["right"]["also"][other]
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "score"),
+    [
+        ("pope", "", "yes"),  # as the official script has it: all but a no is a yes
+        ("pope", "no\nyes", "yes"),
+        ("pope", "\nno", "no"),  # blanks at the ends are none of it
+        ("pope", "no, it is not. yes", "no"),
+        ("mme", "", None),
+        ("mme", "\nyes", "yes"),
+        ("hallusionbench", "No.\nYes.", {"mark": 2, "correct": 0.0}),
+        ("hallusionbench", "", {"mark": 2, "correct": 0.0}),
+    ],
+)
+def test_official_scorers_read_all_that_was_said(name, said, score, tmp_path):
+    _, write, split, _ = next(release for release in RELEASES if release[0] == name)
+    write(tmp_path / "data")
+    task = tasks.get(name)
+    items = task.items(tmp_path / "data", split)
+    assert evaluate(Says(lambda key: said), task, items, tmp_path / "out", arm=make(task))["missing"] == 0
+    records = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
+    seen = [record for record in records if (record.get("category"), record.get("figure_id")) != ("VS", "0")]
+    assert seen and all(record["score"] == score for record in seen)
+
+
 def shown(sample: Sample) -> str:
     return "".join("▢" if isinstance(part, Image) else part.text for part in sample.segments if isinstance(part, Image | Text))
 
@@ -122,6 +146,17 @@ def test_scienceqa_has_its_hint_and_its_columns(tmp_path):
     columns = {name: (figure["value"], figure["n"]) for name, figure in summary["scienceqa"].items()}
     assert columns["NAT"] == (1, 1) and columns["LAN"] == (0, 1) and columns["SOC"] == (None, 0) and columns["Avg"] == (0.5, 2)
     assert columns["TXT"] == columns["IMG"] == columns["G1-6"] == (1, 1) and columns["NO"] == columns["G7-12"] == (0, 1)
+
+
+def test_yes_no_scorers_get_what_was_written(tmp_path):
+    for name, written, score in (("pope", "", "yes"), ("pope", "no\nyes", "yes"), ("mme", "a\nno", "no")):
+        write = next(write for label, write, *_ in RELEASES if label == name)
+        write(tmp_path / name)
+        task = tasks.get(name)
+        out = tmp_path / "out" / name / str(len(written))
+        evaluate(Says(lambda key, written=written: written), task, task.items(tmp_path / name, None)[:2], out, arm=make(task))
+        records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+        assert {record["score"] for record in records} == {score}
 
 
 def test_pope_has_figures_of_each_file(tmp_path):

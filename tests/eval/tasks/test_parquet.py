@@ -125,3 +125,11 @@ def test_without_pyarrow_the_install_line_is_shown(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r'pip install "flamingo-moe\[parquet\]"'):
         tasks.get("vqav2").items(tmp_path, "val")
+
+
+def test_a_long_text_that_a_dictionary_repeats_is_decoded_in_few_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "MAX_BATCH", 1 << 20)
+    pq.write_table(pa.table({"question": ["x" * 100_000] * 256}), tmp_path / "a.parquet")
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    sizes = [batch.num_rows for batch in parquet._batches(tmp_path, file, 0, ["question"], parquet.BATCH)]
+    assert sum(sizes) == 256 and max(sizes) <= 10 and len(list(parquet.rows([tmp_path / "a.parquet"]))) == 256

@@ -50,6 +50,8 @@ def test_a_declaration_is_a_task_over_a_folder(tmp_path):
         ("metric: !!python/object/apply:os.system [true]", "is no YAML"),
         ("metric: anls\nload: x", "key of a task"),
         ("[" * 100_000, "is no YAML"),
+        ("a: &a [x, x]\nmetric: [*a, *a]", "key of a task"),
+        ("metric: [[[x]]]", "`metric` is a text, not list"),
     ],
 )
 def test_declarations_that_do_not_fit_are_named(text, message, tmp_path):
@@ -124,3 +126,10 @@ def test_the_command_lists_tasks_without_a_model(capsys, monkeypatch):
         run.main()
     shown = capsys.readouterr().out
     assert all(line in shown for line in tasks.table().splitlines())
+
+
+def test_nested_aliases_are_refused_at_once(tmp_path):
+    levels = [f"&l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12)]
+    text = "metric: [&l0 [x], " + ", ".join(levels) + "]"
+    with pytest.raises(ValueError, match="`metric` is a text, not list"):
+        tasks.get(declared(tmp_path, text))
