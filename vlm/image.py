@@ -28,7 +28,6 @@ import PIL.ImageOps
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.io import decode_jpeg
 
 # What photographs, scans and web pages hold. Pillow knows more formats, some of which run other programs (EPS: Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
@@ -61,6 +60,8 @@ def _by_torchvision(image: PIL.Image.Image, data: bytes | PIL.Image.Image) -> Te
     """The pixels of an ordinary JPEG; `None` for anything else, and for what it refuses: Pillow judges that."""
     if isinstance(data, bytes) and image.format == "JPEG" and image.mode == "RGB" and _orientation(image) == 1:
         with suppress(RuntimeError):
+            from torchvision.io import decode_jpeg  # brings torch's compiler: seconds
+
             return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
     return None
 
