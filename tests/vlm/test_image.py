@@ -14,6 +14,7 @@ import open_clip
 import PIL.Image
 import pytest
 import torch
+import torchvision
 from vlm_fakes import CONFIG, build, byte_tokenizer, image
 
 import vlm.image
@@ -163,7 +164,7 @@ def test_what_is_no_whole_picture_is_refused_in_one_line(data, opened):
 def test_a_bomb_is_refused_before_a_pixel_is_decoded(size, monkeypatch, opened):
     assert size[0] * size[1] > MAX_PIXELS
     monkeypatch.setattr(PIL.Image.Image, "load", lambda self: pytest.fail("decoded"))
-    monkeypatch.setattr(vlm.image, "decode_jpeg", lambda data: pytest.fail("decoded"))
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", lambda data: pytest.fail("decoded"))
     with pytest.raises(ValueError):
         opened(png_header(*size))
     if max(size) < 1 << 16:
