@@ -98,6 +98,11 @@ class Encoder(nn.Module, abc.ABC):
         assert self.config.mean is not None and self.config.std is not None  # native_pixels
         return self.config.mean, self.config.std
 
+    @property
+    @abc.abstractmethod
+    def blocks(self) -> nn.ModuleList | nn.Sequential:
+        """The transformer's blocks, all alike."""
+
     @abc.abstractmethod
     def features(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [N, 3, H, W] → the library's own tokens."""

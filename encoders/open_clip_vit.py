@@ -41,6 +41,10 @@ class OpenClipEncoder(Encoder):
         self._skip = 0 if config.prefix_tokens else prefix
         self.num_prefix_tokens = prefix - self._skip
 
+    @property
+    def blocks(self) -> nn.ModuleList | nn.Sequential:
+        return self.visual.transformer.resblocks if self.trunk is None else self.trunk.blocks
+
     def features(self, pixels: Tensor) -> Tensor:
         tokens = self.trunk.forward_features(pixels) if self.trunk is not None else self.visual(pixels)[1]
         return tokens[:, self._skip :]

@@ -38,6 +38,10 @@ class TimmEncoder(Encoder):
         check_whole(config, self.model.patch_embed.feat_ratio(), self.model.pretrained_cfg["input_size"][-1])
         self.num_prefix_tokens = self.model.num_prefix_tokens if config.prefix_tokens else 0
 
+    @property
+    def blocks(self) -> nn.ModuleList | nn.Sequential:
+        return self.model.blocks
+
     def features(self, pixels: Tensor) -> Tensor:
         tokens = self.model.forward_features(pixels)
         return tokens if self.config.prefix_tokens else tokens[:, self.model.num_prefix_tokens :]

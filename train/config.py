@@ -42,10 +42,14 @@ class RunConfig(Checked):
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     deterministic: bool = True  # the same seed gives the same bits; False: a GPU may take faster kernels
     checkpoint_activations: Literal["none", "blocks"] = "none"  # blocks: less memory for a third more arithmetic
+    compile: bool | None = None  # the blocks, with torch.compile; default: on GPUs, unless `deterministic`
+    activation_memory: Share = 1.0  # of what compiled blocks keep for the backward pass; the rest is computed again
     workers: Annotated[int, Ge(0)] = 0  # data processes for each rank
     checkpoint_every: Count = 200  # steps
     keep: Count = 2  # checkpoints of each stage
     log_every: Count = 10  # steps
+    peak_tflops: Positive | None = None  # of one device, what MFU is a share of; default: dense bf16 of a GPU that is known
+    profile: Annotated[int, Ge(0)] = 0  # steps of each stage to profile, into the run directory
     max_skipped: Share = 0.5  # of a source's samples; when more cannot be used the run stops
 
 

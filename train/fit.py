@@ -28,11 +28,13 @@ from train.data_figures import SkippedLog
 from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
 from train.optim import freeze
-from train.parallel import LeftToFirst, checkpoint_activations, evaluation_device, together, trainer_devices
+from train.parallel import LeftToFirst, checkpoint_activations, compiles, evaluation_device, together, trainer_devices
 from train.precision import make_deterministic, precision_arguments
+from train.profiling import Profile
 from train.results import evaluate_run, evaluate_stage
 from train.run_dir import RunDirectory
 from train.start import check_run, first_model, first_processor, set_context, text_settings
+from vlm.compile import compile_blocks
 from vlm.model import VLM
 from vlm.processor import Processor
 
@@ -70,6 +72,8 @@ def _all_stages(run: RunDirectory, init_from: str | None, first: bool) -> None:
     del other  # its weights are the model's now
     if config.run.checkpoint_activations == "blocks":
         checkpoint_activations(model)
+    if compiles(config.run):
+        compile_blocks(model, config.run.activation_memory)
     if first:
         run.begin(processor.tokenizer, text_settings(processor))
         for line in run.changed_budgets(position.stage):
@@ -104,6 +108,8 @@ def _stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, 
     with together():
         data = StageData(config, stage, processor, saved)
         monitor = _monitor(config, run, data, index, path, writes=trainer.is_global_zero)
+    if config.run.profile and trainer.is_global_zero:
+        trainer.callbacks.append(Profile(run.path / "profile" / stage.name, config.run.profile))
     trainer.callbacks.append(monitor)
     try:
         trainer.fit(module, data, ckpt_path=path)
@@ -145,6 +151,7 @@ def _monitor(config: Config, run: RunDirectory, data: StageData, index: int, pat
         validate_every=config.validation.every,
         max_skipped=config.run.max_skipped,
         batches=data.validation_batches() if writes else [],
+        peak_tflops=config.run.peak_tflops,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections import Counter
 from typing import Any
 
@@ -21,6 +22,7 @@ from train.config import OptimConfig, StageConfig
 from train.data_figures import Example, totals_of, waiting
 from train.optim import build_optimizer, build_schedule
 from train.parallel import check_together, gather_dicts, gather_lists, stop_all, sum_counters, sum_over_ranks, world_size
+from vlm.flops import Load, flops
 from vlm.losses import total_loss
 from vlm.model import VLM
 from vlm.moe import Router
@@ -44,7 +46,8 @@ class VLMModule(LightningModule):
         self.used_up = False  # no source has anything left, on any rank
         self.bad_steps = self.bad_in_a_row = 0
         self._left_out = False  # the last step
-        self._sums = torch.zeros(3, dtype=torch.float64)  # of the step so far: nll, learnt tokens, tokens
+        self._micro: list[StepBatch] = []  # of the step so far
+        self._sums: list[Tensor] = []  # for each of them: nll, learnt tokens, tokens, failures
         self._router: Tensor | None = None  # [L, 2, E] of the step so far
         self._totals: Counter[str] = Counter()  # of this rank's data since the stage's start
         self._examples: list[Example] = []
@@ -55,37 +58,41 @@ class VLMModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, dataloader_idx: int) -> StepBatch:
-        return dataclasses.replace(batch, batch=batch.batch.to(device))
+        pinned = batch.batch.pin_memory() if device.type == "cuda" else batch.batch
+        return dataclasses.replace(batch, batch=pinned.to(device, non_blocking=True), load=Load.of(batch.batch))
 
     def training_step(self, step: StepBatch, batch_idx: int) -> Tensor:
         out = self.model(step.batch, with_logits=False)
         counts = out.nll.new_zeros(1) if out.router is None else out.router.counts
-        sums = torch.tensor(
-            [step.step_learnt, step.counts.learnt, step.counts.tokens, step.failure is not None],
-            dtype=torch.float64,
-            device=out.nll.device,
-        )
-        nll, counts, (step_learnt, learnt, tokens, failed) = sum_over_ranks(out.nll, counts, sums)
-        if failed:  # on some rank
-            check_together(step.failure)
-        self._note(step, float(nll.detach()), float(learnt), float(tokens), None if out.router is None else counts)
+        known = (step.step_learnt, step.counts.learnt, step.counts.tokens, step.failure is not None)
+        sums = torch.stack([out.nll.new_full((), float(n), dtype=torch.float64) for n in known])
+        nll, counts, sums = sum_over_ranks(out.nll, counts, sums)
+        self._micro.append(step)
+        self._sums.append(torch.cat((nll.detach().double()[None], sums[1:])))
+        if out.router is not None:
+            self._router = counts if self._router is None else self._router + counts
         micro = self.stage.micro_batches  # Lightning divides the loss by it; the step's tokens are counted already
         pairs = None if out.router is None else counts.sum(dim=1)
-        return total_loss(out.nll * micro, step_learnt, out.router, self.model.config.decoder, counts=pairs) * world_size()
+        return total_loss(out.nll * micro, sums[0], out.router, self.model.config.decoder, counts=pairs) * world_size()
 
-    def _note(self, step: StepBatch, nll: float, learnt: float, tokens: float, router: Tensor | None) -> None:
-        self._sums += torch.tensor([nll, learnt, tokens], dtype=torch.float64)
-        self._router = router if self._router is None or router is None else self._router + router
-        if tokens:  # not of the step that finds all sources used up
-            self._totals.update(totals_of(step.counts))
-        self._examples += [(self.global_step + 1, example) for example in step.counts.examples]
-        if step.last:
-            nll, learnt, tokens = self._sums.tolist()
-            self.router_counts, self._router = self._router, None
-            self._sums.zero_()
-            self.data_state, self.used_up = step.state, tokens == 0
-            self._totals["data/waiting"] = waiting(step.state)
-            self.figures = {"loss": nll / max(1.0, learnt), "tokens": tokens, "learnt": learnt}
+    def _end_step(self, norm: Tensor) -> None:
+        """Read the step's numbers, all at once: here alone the host waits for the device. Where a rank has failed, all stop."""
+        norm_read, *read = torch.cat((norm.detach().double()[None], *self._sums)).tolist()
+        rows = [read[i : i + 4] for i in range(0, len(read), 4)]
+        nll, learnt, tokens, failed = map(sum, zip(*rows, strict=True))
+        micro, self._micro, self._sums = self._micro, [], []
+        self.router_counts, self._router = self._router, None
+        if failed:
+            check_together(next((step.failure for step in micro if step.failure is not None), None))
+        for step, (*_, tokens_of_micro, _) in zip(micro, rows, strict=True):
+            if tokens_of_micro:  # not of the step that finds all sources used up
+                self._totals.update(totals_of(step.counts))
+                arithmetic = flops(self.model.config, step.load or Load.of(step.batch), self.stage.train)
+                self._totals.update({f"flop/{part}": n for part, n in arithmetic.items()})
+            self._examples += [(self.global_step + 1, example) for example in step.counts.examples]
+        self.data_state, self.used_up = micro[-1].state, tokens == 0
+        self._totals["data/waiting"] = waiting(micro[-1].state)
+        self.figures = {"loss": nll / max(1.0, learnt), "tokens": tokens, "learnt": learnt, "gradient_norm": norm_read}
 
     def configure_gradient_clipping(
         self,
@@ -95,17 +102,17 @@ class VLMModule(LightningModule):
     ) -> None:
         """Clip by the norm of the whole gradient; a step that is not finite, or has nothing to learn, is left out."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip))
-        self.figures["gradient_norm"] = norm
-        finite = torch.isfinite(torch.tensor([norm, self.figures["loss"]])).all()
-        self._left_out = bool(not finite or self.used_up)
+        self._end_step(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip))
+        loss, norm = self.figures["loss"], self.figures["gradient_norm"]
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        self._left_out = not finite or self.used_up
         if self._left_out:
             for parameter in parameters:
                 parameter.grad = None  # AdamW passes over a parameter without gradient: weights and moments stay
         self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
         self.bad_steps += not finite
         if not finite:
-            log.warning("step %d skipped: loss %g, gradient norm %g", self.global_step, self.figures["loss"], norm)
+            log.warning("step %d skipped: loss %g, gradient norm %g", self.global_step, loss, norm)
         if self.bad_in_a_row >= self.optim.max_bad_steps:
             where = f"stage {self.stage.name!r} stopped at step {self.global_step}"
             steps = f"{self.bad_in_a_row} steps in a row without a finite loss and gradient"

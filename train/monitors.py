@@ -29,23 +29,24 @@ from train import checkpoint
 from train.config import StageConfig
 from train.data_figures import SkippedLog, check_skipped, data_figures, passed_over
 from train.module import VLMModule
-from train.parallel import sum_over_ranks, together
+from train.parallel import on_any_rank, together
+from train.speed import Meter
 from vlm.batch import Batch
 from vlm.config import DecoderConfig
+from vlm.flops import PARTS
 from vlm.model import VLM
 
 COLUMNS = ("stage", "step", "tokens", "name", "value")
 
 
-class MetricsLog:
-    """`metrics.csv` (tidy: one figure a row, nothing that depends on the clock) and TensorBoard events, on rank 0."""
+class Table:
+    """A tidy CSV of a run, one figure a row."""
 
-    def __init__(self, run_dir: Path, stage: str, start: int, order: list[str]) -> None:
-        self.path, self.stage = run_dir / "metrics.csv", stage
+    def __init__(self, path: Path, stage: str, start: int, order: list[str]) -> None:
+        self.path, self.stage = path, stage
         self._keep(start, order)
         self.file = self.path.open("a", newline="")
         self.rows = csv.writer(self.file)
-        self.board = SummaryWriter(str(run_dir / "tensorboard" / stage), purge_step=start + 1)
 
     def _keep(self, start: int, order: list[str]) -> None:
         """Drop what a killed run wrote after the checkpoint that we go on from, and a line it left unfinished."""
@@ -60,16 +61,29 @@ class MetricsLog:
             csv.writer(file).writerows([COLUMNS, *kept])
         os.replace(fresh, self.path)
 
-    def write(self, step: int, tokens: int, figures: Mapping[str, float], speed: Mapping[str, float] | None = None) -> None:
-        """`speed` goes to TensorBoard only: it differs from run to run."""
+    def write(self, step: int, tokens: int, figures: Mapping[str, float]) -> None:
         self.rows.writerows((self.stage, step, tokens, name, repr(float(value))) for name, value in figures.items())
         self.file.flush()
         os.fsync(self.file.fileno())  # before any checkpoint of this step
-        for name, value in {**figures, **(speed or {})}.items():
-            self.board.add_scalar(name, value, step)
+
+
+class MetricsLog:
+    """`metrics.csv` (nothing that depends on the clock), `speed.csv` (the rest) and TensorBoard events, on rank 0."""
+
+    def __init__(self, run_dir: Path, stage: str, start: int, order: list[str]) -> None:
+        self.metrics, self.speed = (Table(run_dir / f"{name}.csv", stage, start, order) for name in ("metrics", "speed"))
+        self.board = SummaryWriter(str(run_dir / "tensorboard" / stage), purge_step=start + 1)
+
+    def write(self, step: int, tokens: int, figures: Mapping[str, float], speed: Mapping[str, float] | None = None) -> None:
+        """`speed` differs from run to run."""
+        for table, rows in ((self.metrics, figures), (self.speed, speed or {})):
+            table.write(step, tokens, rows)
+            for name, value in rows.items():
+                self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.file.close()
+        self.metrics.file.close()
+        self.speed.file.close()
         self.board.close()
 
 
@@ -130,6 +144,7 @@ class Monitor(Callback):
         validate_every: int,
         max_skipped: float,
         batches: list[Batch],
+        peak_tflops: float | None = None,
     ) -> None:
         self.metrics, self.directory, self.stage, self.steps = log, directory, stage, steps
         self.skipped_log, self.max_skipped = skipped_log, max_skipped
@@ -141,11 +156,13 @@ class Monitor(Callback):
         self.finished = False
         self._handlers: dict[int, Any] = {}
         self.progress = Progress(stage.name, steps, stage.rows * stage.length) if log is not None else None
+        self.meter = Meter(peak_tflops)
 
     def on_train_start(self, trainer: Trainer, module: VLMModule) -> None:
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         if trainer.is_global_zero:
             checkpoint.drop_after(self.directory, trainer.global_step)
+        self.meter.start(module.totals(), module.device, trainer.world_size)
         if self.progress is not None:
             self.progress.start(trainer.global_step)
 
@@ -153,7 +170,7 @@ class Monitor(Callback):
         if not batch.last:
             return
         step = trainer.global_step
-        stop = bool(sum_over_ranks(torch.tensor(float(self.interrupted is not None), device=module.device))[0] > 0)
+        stop = on_any_rank(self.interrupted is not None, module.device)
         self.finished = step >= self.steps or module.used_up
         if step % self.log_every == 0 or self.finished:
             self._log(module, step)
@@ -203,8 +220,9 @@ class Monitor(Callback):
             **passed_over(mixture.sources),
         }
         figures |= dict(router_figures(module.router_counts, module.model.config.decoder)) | dict(gate_figures(module.model))
-        speed = {"speed/tokens_per_second": self.progress.rate} if self.progress is not None else {}
-        self.metrics.write(step, self._tokens(step), figures, speed)
+        figures |= {f"flop/{part}": totals[f"flop/{part}"] for part in PARTS}
+        speed = self.meter.read(totals)
+        self.metrics.write(step, self._tokens(step), figures, {f"speed/{name}": value for name, value in speed.items()})
 
     def _tell_skipped(self, module: VLMModule) -> None:
         examples = module.examples()
@@ -213,14 +231,15 @@ class Monitor(Callback):
 
     def _validate(self, trainer: Trainer, module: VLMModule, step: int) -> None:
         if self.metrics is not None:
-            with trainer.precision_plugin.forward_context():
+            with self.meter.paused(), trainer.precision_plugin.forward_context():
                 self.validation = held_out_loss(module.model, self.batches, module.device)
             self.metrics.write(step, self._tokens(step), self.validation)
 
     def _save(self, trainer: Trainer, step: int) -> None:
-        trainer.save_checkpoint(checkpoint.path_of(self.directory, step))
-        if trainer.is_global_zero:
-            checkpoint.prune(self.directory, self.keep)
+        with self.meter.paused():
+            trainer.save_checkpoint(checkpoint.path_of(self.directory, step))
+            if trainer.is_global_zero:
+                checkpoint.prune(self.directory, self.keep)
 
     def _tokens(self, step: int) -> int:
         return step * self.stage.rows * self.stage.length

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from train.adamw import AdamW
 from train.config import OptimConfig, ScheduleConfig
 from vlm.model import GROUPS, VLM
 
@@ -51,9 +52,10 @@ def parameter_groups(model: VLM, train: Mapping[str, float], lr: float, weight_d
     return groups
 
 
-def build_optimizer(model: VLM, train: Mapping[str, float], config: OptimConfig, lr: float) -> torch.optim.AdamW:
+def build_optimizer(model: VLM, train: Mapping[str, float], config: OptimConfig, lr: float) -> AdamW:
     groups = parameter_groups(model, train, lr, config.weight_decay)
-    return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
+    fused = not groups[0]["params"][0].is_cuda  # there `train.adamw` has a step of its own
+    return AdamW(groups, betas=config.betas, eps=config.eps, fused=fused)
 
 
 def schedule_factor(config: ScheduleConfig, steps: int) -> Callable[[int], float]:

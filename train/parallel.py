@@ -62,6 +62,11 @@ def sum_over_ranks(*values: Tensor) -> list[Tensor]:
     return [part.view_as(v).to(v.dtype) for part, v in zip(parts, values, strict=True)]
 
 
+def on_any_rank(mine: bool, device: torch.device) -> bool:
+    """Does it hold on some rank? One process alone need not ask its device."""
+    return bool(sum_over_ranks(torch.tensor(float(mine), device=device))[0] > 0) if is_distributed() else mine
+
+
 def gather_dicts(mine: dict[str, Any]) -> dict[str, Any]:
     """The union of every rank's dictionary."""
     if not is_distributed():
@@ -132,6 +137,12 @@ def trainer_devices(run: RunConfig) -> dict[str, Any]:
         backend = None if on_gpu else "gloo"
         strategy = DDPStrategy(process_group_backend=backend, timeout=_LONGEST_WAIT, gradient_as_bucket_view=True)
     return {"accelerator": "gpu" if on_gpu else "cpu", "devices": devices, "num_nodes": nodes, "strategy": strategy}
+
+
+def compiles(run: RunConfig) -> bool:
+    """Whether blocks are compiled: as `run.compile` says, or on GPUs that may take faster kernels."""
+    on_gpu = trainer_devices(run)["accelerator"] == "gpu"
+    return on_gpu and not run.deterministic if run.compile is None else run.compile
 
 
 def evaluation_device(run: RunConfig) -> torch.device:

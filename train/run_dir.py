@@ -5,7 +5,7 @@ tokenizer.json    the run's vocabulary
 processor.json    the names of its special tokens, and its chat template
 checkpoints/      0-text/step-00001200/ … one folder a stage
 model/            the newest finished stage, self-contained: what `vlm.load` reads
-metrics.csv, tensorboard/, eval/, report.html
+metrics.csv, speed.csv, tensorboard/, eval/, profile/, report.html
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ LOCK = ".lock"
 # What may change when a run goes on: budgets, and where and how it runs.
 _FREE = ("init_from", "budget_scale", "eval.", "validation.every", "data_root")  # what files hold is checked with the data
 _WHERE = ("dir", "accelerator", "devices", "num_nodes", "threads", "workers")
-_HOW = ("deterministic", "checkpoint_activations", "checkpoint_every", "keep", "log_every", "max_skipped")
+_HOW = (
+    "deterministic",
+    "checkpoint_activations",
+    "checkpoint_every",
+    "keep",
+    "log_every",
+    "max_skipped",
+    "peak_tflops",
+    "profile",
+)
 _FREE_RUN = tuple(f"run.{name}" for name in (*_WHERE, *_HOW))
 
 

@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 IGNORE = -100  # label of a position that is not learnt
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What the network must know of a batch as plain numbers: reading them from a GPU would make the host wait for it."""
+
+    frames: int  # most of one medium; 1 without media
+    media: int  # most in a row
+    learnt: int  # tokens with a label
+    seeing: int  # tokens with a medium to look at
+    longest: int  # tokens from a medium's first to the next one's, all rows in a line; before the first medium is the first's
+    in_order: bool  # are media numbered in the order of the text
+    packed: bool  # does a token stand behind what is not its document's: another document, or padding
 
 
 @dataclass(frozen=True)
@@ -38,17 +52,41 @@ class Batch:
         """[B] tokens in each row before its padding."""
         return (self.document >= 0).sum(dim=1)
 
+    @cached_property
+    def extent(self) -> Extent:
+        """Counted where the tensors are, once; `to` takes it along, so a batch made on the host never asks its GPU."""
+        behind_other = (self.document != self.document[:, :1]) & (self.document >= 0)
+        index = self.image_index.flatten()
+        last = index.cummax(dim=0).values
+        frames, media, learnt, seeing, longest, turned, packed = torch.stack(
+            [
+                _most_alike(self.media_of_frame, self.num_media),
+                _most_alike(self.media_document[:, 0], len(self.tokens)),
+                (self.labels != IGNORE).sum(),
+                (index >= 0).sum(),
+                _most_alike(last.clamp(min=0), self.num_media),
+                ((index >= 0) & (index < last)).sum(),
+                behind_other.sum(),
+            ]
+        ).tolist()
+        return Extent(max(1, frames), media, learnt, seeing, longest, turned == 0, packed > 0)
+
     def to(self, *args, **kwargs) -> Batch:
         """As `Tensor.to` on every tensor; a dtype is refused, since ids must stay integers."""
         if any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())):
             raise ValueError("Batch.to moves between devices only: ids and pixels keep their integer types")
-        return self._map(lambda t: t.to(*args, **kwargs))
+        moved = {f.name: getattr(self, f.name).to(*args, **kwargs) for f in dataclasses.fields(self)}
+        return self._with(self.extent, **moved)
+
+    def pin_memory(self) -> Batch:
+        """The same in pinned memory, from where a GPU takes it beside its work: `to(device, non_blocking=True)`."""
+        return self._with(self.extent, **{f.name: getattr(self, f.name).pin_memory() for f in dataclasses.fields(self)})
 
     def without_images(self) -> Batch:
         """The same text with nothing to see: every gated layer is passed untouched, as if all gates were zero (with
         `pass_without_image: false` their feed-forwards still act)."""
-        return dataclasses.replace(
-            self,
+        return self._with(
+            dataclasses.replace(self.extent, frames=1, media=0, seeing=0, longest=self.tokens.numel(), in_order=True),
             image_index=torch.full_like(self.image_index, -1),
             media_document=self.media_document[:0],
             images=self.images[:0],
@@ -58,7 +96,26 @@ class Batch:
 
     def with_blank_images(self, level: int = 255) -> Batch:
         """The same batch with every picture replaced by a uniform one: what the text alone gives away."""
-        return dataclasses.replace(self, images=torch.full_like(self.images, level))
+        return self._with(self.extent, images=torch.full_like(self.images, level))
 
-    def _map(self, function) -> Batch:
-        return Batch(**{f.name: function(getattr(self, f.name)) for f in dataclasses.fields(self)})
+    def with_unseen_image(self, size: int) -> Batch:
+        """The same text with one black picture of `size` pixels in its first row that no token sees, in place of all others."""
+        batch = self.without_images()
+        return batch._with(
+            dataclasses.replace(batch.extent, media=1),
+            media_document=self.tokens.new_zeros(1, 2),
+            images=torch.zeros(1, 3, size, size, dtype=torch.uint8, device=self.tokens.device),
+            media_of_frame=self.tokens.new_zeros(1),
+            frame_time=torch.zeros(1, device=self.tokens.device),
+        )
+
+    def _with(self, extent: Extent, **tensors: Tensor) -> Batch:
+        """A copy with other tensors, whose extent is known."""
+        batch = dataclasses.replace(self, **tensors)
+        batch.__dict__["extent"] = extent  # where `cached_property` keeps it
+        return batch
+
+
+def _most_alike(index: Tensor, count: int) -> Tensor:
+    """[] how often the most frequent of the numbers 0 … count - 1 stands in `index`; 0 for none."""
+    return index.new_zeros(count + 1).index_add(0, index, torch.ones_like(index)).max()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlm.config import DecoderConfig
-from vlm.fusion import Sight
+from vlm.sight import Sight
 
 
 class LayerCache:

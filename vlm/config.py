@@ -108,6 +108,11 @@ class DecoderConfig(Checked):
         """Tokens a query of this layer sees; `None`: all before it."""
         return None if layer in self.full_attention_layers else self.sliding_window
 
+    @property
+    def windows(self) -> set[int | None]:
+        """The windows that its layers have."""
+        return {self.window(layer) for layer in range(self.num_layers)}
+
     def is_moe(self, layer: int) -> bool:
         """Has this layer a router?"""
         return self.num_experts > 1 and layer not in self.dense_layers

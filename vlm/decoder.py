@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm.attention import Attention, document_mask, window_mask
+from vlm.attention import BLOCK_HEAD_SIZES, Attention, Mask, block_mask, document_mask, window_mask
 from vlm.batch import Batch
 from vlm.cache import Cache, LayerCache
 from vlm.config import DecoderConfig, RopeScaling
@@ -57,7 +57,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         rotary: RotaryTable,
-        mask: Tensor,
+        mask: Mask,
         first: Tensor,
         real: Tensor,
         sees: Tensor,
@@ -69,11 +69,14 @@ class DecoderLayer(nn.Module):
 
 
 class TextDecoder(Writer, nn.Module):
-    """`decoder(tokens)` → logits [B, T, V]. Weights are made by `reset_parameters`, also on a model built on meta."""
+    """`decoder(tokens)` → logits [B, T, V]. Weights are made by `reset_parameters`, also on a model built on meta.
+
+    `compiled` says whether its layers are (vlm/compile.py): block masks are for these alone.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.compiled = config, False
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
@@ -115,16 +118,21 @@ class TextDecoder(Writer, nn.Module):
         positions: Tensor | None = None,
         document: Tensor | None = None,
         *,
+        packed: bool | None = None,
         sees: Tensor | None = None,
         cache: Cache | None = None,
         before_layer: BeforeLayer | None = None,
     ) -> Hidden:
-        """Everything but the head. `sees` [B, T] only splits the router's statistics; `cache` needs one document a row."""
+        """Everything but the head. `packed`: may a row hold several documents, or padding before its last token; by default
+        where `document` is given. `sees` [B, T] only splits the router's statistics. With a `cache` each row is one document,
+        and `packed=False` says that these are its first tokens."""
+        fresh = packed is False or (packed is None and document is None and cache is None)
         document = torch.zeros_like(tokens) if document is None else document
         positions = positions_in(document) if positions is None else positions
         sees = torch.zeros_like(tokens, dtype=torch.bool) if sees is None else sees
         rotary = rotary_table(positions, document, self.config)
-        masks = self._masks(positions, document, cache)
+        keys = None if cache is None else cache.place(positions)
+        masks = {window: self._mask(window, document, positions, fresh, keys) for window in self.config.windows}
         x, stats = self.embedding(tokens), []
         for index, layer in enumerate(self.layers):
             if before_layer is not None:
@@ -134,15 +142,17 @@ class TextDecoder(Writer, nn.Module):
             stats += [s] if s is not None else []
         return Hidden(self.norm(x), RouterStats.stack(stats) if stats else None)
 
-    def _masks(self, positions: Tensor, document: Tensor, cache: Cache | None) -> dict[int | None, Tensor]:
-        """For each window that a layer has, which keys a query may see: bool [B, 1, T, S]."""
-        if cache is None:
-            mask = document_mask(document)
-            place = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)
-        else:
-            mask, place = cache.place(positions), positions
-        windows = {self.config.window(layer) for layer in range(self.config.num_layers)}
-        return {window: window_mask(mask, place, window) for window in windows}
+    def _mask(self, window: int | None, document: Tensor, positions: Tensor, fresh: bool, keys: Tensor | None) -> Mask:
+        """Which keys a query may see in layers of this window; `keys` bool [B, 1, T, S] are those of a cache."""
+        length = document.shape[1]
+        if fresh and (window is None or window >= length):
+            return None
+        if keys is not None:
+            return window_mask(keys, positions, window)
+        if self.compiled and document.is_cuda and self.config.head_size in BLOCK_HEAD_SIZES:
+            return block_mask(document, window)
+        place = torch.arange(length, device=document.device).expand_as(document)
+        return window_mask(document_mask(document), place, window)
 
     @property
     def head_weight(self) -> Tensor:
@@ -159,11 +169,11 @@ class TextDecoder(Writer, nn.Module):
         return self
 
     def states(self, batch: Batch) -> Tensor:
-        return self.hidden(batch.tokens, batch.positions, batch.document).states
+        return self.hidden(batch.tokens, batch.positions, batch.document, packed=batch.extent.packed).states
 
     def read_prompts(self, batch: Batch, cache: Cache, **vision: Any) -> Tensor:
         """`vision` here and below: `sees` and `before_layer` of `hidden`."""
-        states = self.hidden(batch.tokens, batch.positions, batch.document, cache=cache, **vision).states
+        states = self.hidden(batch.tokens, batch.positions, batch.document, packed=False, cache=cache, **vision).states
         rows = torch.arange(len(states), device=states.device)
         return self.logits(states[rows, batch.lengths - 1])
 

@@ -7,56 +7,19 @@ With both gates at 0 a block is the identity, so a new model is exactly its text
 sublayers untouched whatever the gates, so text alone stays exactly the decoder's for ever. The options of FusionConfig make
 it Idefics' block: RMS norms, a gated feed-forward, gates for each channel, normed queries and keys.
 
+Which latents a token reads, and how, is the business of vlm/sight.py.
+
 B rows, T tokens, M media, R latents a medium, G most media in a row, D model width, H heads, h head size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm.activation import Act
-from vlm.batch import Batch
 from vlm.config import FusionConfig
-
-
-@dataclass(frozen=True)
-class Sight:
-    """Which media each token may look at; computed once a forward pass and shared by all blocks."""
-
-    media: Tensor  # [B, G] the media of each row, padded with 0
-    mask: Tensor  # bool [B, T, G]
-    sees: Tensor  # bool [B, T] has the token anything to look at
-
-    @classmethod
-    def of(cls, batch: Batch, mode: Literal["last", "all"] = "last") -> Sight:
-        """From the batch's indices. `last`: the last medium before a token; `all`: every medium before it in its document."""
-        rows, documents = batch.media_document.unbind(dim=1)
-        count = torch.bincount(rows, minlength=batch.tokens.shape[0])
-        index = torch.arange(batch.num_media, device=rows.device)
-        slot = (rows[:, None] == rows).tril(-1).sum(dim=1)  # media of its row before it: rows' media may stand in any order
-        media = torch.full((len(count), int(count.max())), -1, device=rows.device)
-        media[rows, slot] = index
-        last = batch.image_index[:, :, None]
-        if mode == "last":
-            mask = media[:, None] == last
-        else:
-            same = documents[media][:, None] == batch.document[:, :, None]
-            mask = same & (media[:, None] <= last) & (media[:, None] >= 0)
-        sees = batch.image_index >= 0
-        return cls(media.clamp(min=0), mask & sees[:, :, None], sees)
-
-    def after(self, last: Tensor) -> Sight:
-        """What one more token in each row sees: the same as the row's token at `last` [B]."""
-        rows = torch.arange(len(last), device=last.device)
-        return Sight(self.media, self.mask[rows, last][:, None], self.sees[rows, last][:, None])
-
-    def of_rows(self, index: Tensor) -> Sight:
-        return Sight(self.media[index], self.mask[index], self.sees[index])
+from vlm.sight import Rows, Sight
 
 
 class GatedCrossAttention(nn.Module):
@@ -101,29 +64,32 @@ class GatedCrossAttention(nn.Module):
 
     def forward(self, x: Tensor, media: tuple[Tensor, Tensor], sight: Sight) -> Tensor:
         """[B, T, D] → [B, T, D]; `media` from `project_media`."""
-        k, v = (m[sight.media].flatten(1, 2).transpose(1, 2) for m in media)
-        mask = self._latent_mask(sight, media[0].shape[1])
-        y = F.scaled_dot_product_attention(self._queries(x), k, v, attn_mask=mask[:, None])
-        sees = sight.sees[:, :, None]
-        x = torch.where(sees, x + self.attention_gate.tanh() * self.out(y.transpose(1, 2).flatten(2)), x)
-        after = x + self.ffn_gate.tanh() * self.ffn(x)
-        return torch.where(sees, after, x) if self.config.pass_without_image else after
+        return self._add(x, sight.by.attend(self._queries(x), *media), sight.sees)
+
+    def step(self, x: Tensor, gathered: tuple[Tensor, Tensor], sight: Sight) -> Tensor:
+        """As `forward`, for a `sight` by rows, with keys and values that its `gather` has made: once for many tokens."""
+        assert isinstance(sight.by, Rows)
+        return self._add(x, sight.by.attend_gathered(self._queries(x), *gathered), sight.sees)
 
     def attention(self, x: Tensor, media: tuple[Tensor, Tensor], sight: Sight) -> Tensor:
-        """How much each token takes from each latent of its row's media, mean over heads: [B, T, G, R]."""
-        k = media[0][sight.media].flatten(1, 2).transpose(1, 2)
-        scores = self._queries(x) @ k.transpose(-1, -2) * k.shape[-1] ** -0.5
-        scores = scores.masked_fill(~self._latent_mask(sight, media[0].shape[1])[:, None], float("-inf"))
-        return scores.softmax(dim=-1).mean(dim=1).unflatten(-1, (sight.media.shape[1], -1))
+        """How much each token takes from each latent of its row's media, mean over heads: [B, T, G, R], for a sight by rows."""
+        assert isinstance(sight.by, Rows)
+        q, k = self._queries(x).transpose(1, 2), sight.by.gather(media[0])
+        mask = sight.by.latent_mask(media[0].shape[1])
+        scores = q @ k.transpose(-1, -2) * k.shape[-1] ** -0.5
+        scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+        return scores.softmax(dim=-1).mean(dim=1).unflatten(-1, (sight.by.media.shape[1], -1))
 
     def _queries(self, x: Tensor) -> Tensor:
-        q = self.query(self.attention_norm(x)).unflatten(-1, (self.config.num_heads, -1))
-        return self.query_norm(q).transpose(1, 2)
+        """[B, T, D] → [B, T, H, h]"""
+        return self.query_norm(self.query(self.attention_norm(x)).unflatten(-1, (self.config.num_heads, -1)))
 
-    @staticmethod
-    def _latent_mask(sight: Sight, num_latents: int) -> Tensor:
-        """bool [B, T, G·R]. A token with nothing to see is given everything, to keep softmax finite; its result is not used."""
-        return (sight.mask | ~sight.sees[:, :, None]).repeat_interleave(num_latents, dim=-1)
+    def _add(self, x: Tensor, y: Tensor, sees: Tensor) -> Tensor:
+        """What attention gave, [B, T, H, h], and then the feed-forward, to the tokens that see."""
+        sees = sees[:, :, None]
+        x = torch.where(sees, x + self.attention_gate.tanh() * self.out(y.flatten(2)), x)
+        after = x + self.ffn_gate.tanh() * self.ffn(x)
+        return torch.where(sees, after, x) if self.config.pass_without_image else after
 
 
 def _norm(config: FusionConfig, dim: int) -> nn.Module:

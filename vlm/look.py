@@ -35,8 +35,9 @@ def attention_maps(model: VLM, batch: Batch) -> Tensor:
     last = (batch.lengths - 1).clamp(min=0)
     medium = batch.image_index[rows, last]
     for block, (x, media, sight) in blocks:
-        here = sight.media == medium[:, None]
-        weight = block.attention(x, media, sight)[rows, last]  # [B, G, R]
+        own = sight.after(last)
+        here = own.by.media == medium[:, None]
+        weight = block.attention(x[rows, last][:, None], media, own)[:, 0]  # [B, G, R]
         latent = (weight * here[:, :, None]).sum(dim=1)
         maps += torch.einsum("br,brp->bp", latent, to_patches[medium.clamp(min=0)]).unflatten(1, (grid, grid))
     maps *= (medium >= 0)[:, None, None]

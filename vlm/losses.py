@@ -1,10 +1,10 @@
 """The training loss as sums, so that micro-batches and ranks add up to exactly the loss of the whole step.
 
-The cross-entropy never holds all logits: they are made CHUNK positions at a time, and their gradients with them in the forward
+The cross-entropy never holds all logits: they are made CHUNK of them at a time, and their gradients with them in the forward
 pass, while they are there (as in Liger Kernel, Hsu et al., 2024). What stays for the backward pass has the size of the states
 and of the head, not of [B, T, V].
 
-B rows, T tokens, D model width, V vocabulary, n learnt positions, c positions of a chunk.
+B rows, T tokens, D model width, V vocabulary, n learnt positions, c learnt positions whose logits exist at one time.
 """
 
 from __future__ import annotations
@@ -20,25 +20,35 @@ from vlm.batch import IGNORE
 from vlm.config import DecoderConfig
 from vlm.moe import RouterStats, balance_loss, router_z_loss
 
-CHUNK = 1024  # learnt positions whose logits exist at one time
+CHUNK = 1 << 27  # logits that exist at one time: 256 MiB in bf16
 
 
-def nll_sum(states: Tensor, labels: Tensor, head: Tensor) -> Tensor:
+def nll_sum(states: Tensor, labels: Tensor, head: Tensor, learnt: int | None = None) -> Tensor:
     """Summed negative log-likelihood [], in float32 or wider, of `labels` [B, T] under states [B, T, D] and head [V, D].
 
-    Logits are made for learnt positions only: in question-answer data these are a small part of T.
+    Logits are made for learnt positions only: in question-answer data these are a small part of T. `learnt` is their number:
+    who knows it spares a GPU the wait for it.
     """
-    learnt = labels != IGNORE
-    states, labels = states[learnt], labels[learnt]
+    states, labels = _learnt(states.flatten(0, -2), labels.flatten(), learnt)
     if torch.is_grad_enabled() and (states.requires_grad or head.requires_grad):
         return _LinearNLL.apply(states, labels, head)
-    return sum((_chunk(s, y, head)[0] for s, y in _chunks(states, labels)), _zero(states))
+    return sum((_chunk(s, y, head)[0] for s, y in _chunks(states, labels, head)), _zero(states))
 
 
 def token_logprobs(states: Tensor, labels: Tensor, head: Tensor) -> Tensor:
     """[n, D] states, [n] labels → the log-probability [n] of each, in float32 or wider, without all logits at a time."""
-    parts = [_chosen(*_logits(s, head), y) for s, y in _chunks(states, labels)]
+    parts = [_chosen(*_logits(s, head), y) for s, y in _chunks(states, labels, head)]
     return torch.cat(parts) if parts else _zero(states).expand(0)
+
+
+def _learnt(states: Tensor, labels: Tensor, count: int | None) -> tuple[Tensor, Tensor]:
+    """[N, D] and [N] → those whose label is learnt, [n, D] and [n], in their order."""
+    chosen = labels != IGNORE
+    count = int(chosen.sum()) if count is None else count
+    if count == len(labels):
+        return states, labels
+    index = chosen.int().argsort(descending=True, stable=True)[:count]
+    return states.index_select(0, index), labels.index_select(0, index)
 
 
 class _LinearNLL(torch.autograd.Function):
@@ -53,10 +63,9 @@ class _LinearNLL(torch.autograd.Function):
         if torch.is_autocast_enabled(head.device.type):  # once, not for each chunk
             head = head.to(torch.get_autocast_dtype(head.device.type))
         nll, start = _zero(states), 0
-        for s, y in _chunks(states, labels):
-            part, logits, normaliser = _chunk(s, y, head)
+        for s, y in _chunks(states, labels, head):
+            part, grad = _with_gradient(s, y, head)
             nll = nll + part
-            grad = _gradient(logits, normaliser, y).to(head.dtype)
             if grad_states is not None:
                 grad_states[start : start + len(s)] = grad @ head
             if grad_head is not None:
@@ -70,6 +79,17 @@ class _LinearNLL(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         of_states, of_head = (None if saved is None else saved * grad for saved in ctx.saved_tensors)  # [] does not promote
         return of_states, None, of_head
+
+
+def _with_gradient(states: Tensor, labels: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+    """Of [c, D] states: the summed loss [] and its gradient by the logits [c, V], in the head's precision."""
+    if states.is_cuda and states.dtype != torch.float64:
+        from vlm.kernels.cross_entropy import cross_entropy_
+
+        logits = F.linear(states, head)
+        return cross_entropy_(logits, labels).sum(), logits
+    nll, logits, normaliser = _chunk(states, labels, head)
+    return nll, _gradient(logits, normaliser, labels).to(head.dtype)
 
 
 def _chunk(states: Tensor, labels: Tensor, head: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,8 +115,9 @@ def _gradient(logits: Tensor, normaliser: Tensor, labels: Tensor) -> Tensor:
     return probability.scatter_add_(1, labels[:, None], probability.new_full((len(labels), 1), -1.0))
 
 
-def _chunks(states: Tensor, labels: Tensor) -> zip[tuple[Tensor, Tensor]]:
-    return zip(states.split(CHUNK), labels.split(CHUNK), strict=True)
+def _chunks(states: Tensor, labels: Tensor, head: Tensor) -> zip[tuple[Tensor, Tensor]]:
+    rows = max(1, CHUNK // len(head))
+    return zip(states.split(rows), labels.split(rows), strict=True)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -8,7 +8,6 @@ B rows, T tokens, M media, N frames, R latents, V vocabulary.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +19,11 @@ from vlm.batch import IGNORE, Batch
 from vlm.cache import Cache
 from vlm.config import ModelConfig
 from vlm.decoder import BeforeLayer, Hidden, TextDecoder
-from vlm.fusion import GatedCrossAttention, Sight
+from vlm.fusion import GatedCrossAttention
 from vlm.losses import nll_sum, total_loss
 from vlm.moe import RouterStats
 from vlm.resampler import NoResampler, PerceiverResampler
+from vlm.sight import Sight, varying
 from vlm.writer import Writer
 
 GROUPS = ("encoder", "resampler", "fusion", "decoder")
@@ -63,7 +63,7 @@ class VLM(Writer, nn.Module):
     def forward(self, batch: Batch, *, with_logits: bool = True) -> Output:
         """Teacher-forced pass. Training leaves the logits out: the loss makes only those it needs."""
         hidden = self.hidden(batch)
-        nll = nll_sum(hidden.states, batch.labels, self.decoder.head_weight)
+        nll = nll_sum(hidden.states, batch.labels, self.decoder.head_weight, batch.extent.learnt)
         learnt = (batch.labels != IGNORE).sum()
         loss = total_loss(nll, learnt, hidden.router, self.config.decoder)
         return Output(self.decoder.logits(hidden.states) if with_logits else None, loss, nll, learnt, hidden.router)
@@ -75,6 +75,7 @@ class VLM(Writer, nn.Module):
             batch.tokens,
             batch.positions,
             batch.document,
+            packed=batch.extent.packed,
             sees=batch.image_index >= 0,
             before_layer=self._before_layer(batch, media),
         )
@@ -82,10 +83,12 @@ class VLM(Writer, nn.Module):
     def latents(self, batch: Batch) -> Tensor:
         """[M, R, D] of the batch's media; without a resampler the encoder's tokens."""
         patches = self.encoder(batch.images)
-        return self.resampler(patches, batch.media_of_frame, batch.frame_time, batch.num_media)
+        return self.resampler(patches, batch.media_of_frame, batch.frame_time, batch.num_media, batch.extent.frames)
 
     def media_keys(self, latents: Tensor) -> MediaKeys:
-        return {name: block.project_media(latents) for name, block in self.fusion.items()}
+        """Each gated layer's keys and values of the media."""
+        projected = {name: block.project_media(latents) for name, block in self.fusion.items()}
+        return {name: (varying(k), varying(v)) for name, (k, v) in projected.items()}
 
     def media(self, batch: Batch) -> tuple[Batch, MediaKeys | None]:
         """Keys and values of the batch's media; `None` where the fusion has nothing to do.
@@ -93,23 +96,22 @@ class VLM(Writer, nn.Module):
         A batch without media still runs a blank one, seen by no token, while vision is being trained: each rank then has a
         (zero) gradient for each parameter, whatever its rows hold.
         """
+        if not self.fusion:
+            return batch, None
         if batch.num_media:
             return batch, self.media_keys(self.latents(batch))
         trained = torch.is_grad_enabled() and any(p.requires_grad for g in GROUPS[:3] for p in self.group(g).parameters())
         if not trained and self.config.fusion.pass_without_image:
             return batch, None
-        size, device = self.config.encoder.image_size, batch.tokens.device
-        blank = dataclasses.replace(
-            batch,
-            media_document=batch.tokens.new_zeros(1, 2),
-            images=torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device),
-            media_of_frame=batch.tokens.new_zeros(1),
-            frame_time=torch.zeros(1, device=device),
-        )
+        blank = batch.with_unseen_image(self.config.encoder.image_size)
         return blank, self.media_keys(self.latents(blank))
 
     def _before_layer(self, batch: Batch, media: MediaKeys | None) -> BeforeLayer | None:
-        return None if media is None else self._gated(media, Sight.of(batch, self.config.fusion.sees))
+        return None if media is None else self._gated(media, self._sight(batch, media))
+
+    def _sight(self, batch: Batch, media: MediaKeys) -> Sight:
+        _, values = next(iter(media.values()))
+        return Sight.of(batch, self.config.fusion.sees, values)
 
     def _gated(self, media: MediaKeys, sight: Sight) -> BeforeLayer:
         def before_layer(index: int, x: Tensor) -> Tensor:
@@ -123,7 +125,7 @@ class VLM(Writer, nn.Module):
 
     def read_prompts(self, batch: Batch, cache: Cache) -> Tensor:
         batch, cache.media = self.media(batch)
-        sight = None if cache.media is None else Sight.of(batch, self.config.fusion.sees)
+        sight = None if cache.media is None else self._sight(batch, cache.media)
         cache.sight = None if sight is None else sight.after(batch.lengths - 1)
         return self.decoder.read_prompts(batch, cache, **self._vision(cache.media, sight))
 

@@ -3,9 +3,12 @@
 N tokens (B·T), E experts, k experts a token, D model width, F expert width, S = N·k (token, expert) pairs.
 
 No token is ever dropped and no expert has a capacity: pairs are sorted by expert and each expert multiplies its own slice.
-The k results of a token are added in float32, in the order of their scores, so the sum does not depend on where an expert
-stands. Statistics are kept apart for tokens that see an image and tokens that do not: experts that die for one of them are
-invisible in the sum.
+A pair's weight scales what its expert's down projection reads, not what it gives: the same by linearity, and what the gradient
+of the weight needs is then of width F. The k results of a token are added in float32, in the order of their scores, so the sum
+does not depend on where an expert stands. Rows move by gathers, backwards too, and on a GPU nothing waits for the host.
+
+Statistics are kept apart for tokens that see an image and tokens that do not: experts that die for one of them are invisible in
+the sum.
 
 The load is evened by a loss (`balance_loss`), by a bias that moves after each step and enters the choice alone
 (`Router.rebalance`), or by both.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 from vlm.activation import ACTIVATIONS
 from vlm.config import DecoderConfig
 
+_MANY = 4  # experts a token from which rows are moved by kernels of their own: the compiler's are slow there
 _ROW = 8  # the grouped kernel wants rows of whole 16 bytes: so many bf16 numbers
 _TINY = 1e-20  # keeps the sum of k sigmoid scores from being 0
 
@@ -70,6 +75,98 @@ def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     return torch.cat([rows @ w for rows, w in zip(x.tensor_split(ends[:-1].tolist()), weight.unbind(), strict=True)])
 
 
+def _spread(x: Tensor, order: Tensor, top_k: int) -> Tensor:
+    """[N, D] tokens → [S, D] rows sorted by expert: row i is token order[i] // k."""
+    if x.is_cuda and top_k >= _MANY:
+        from vlm.kernels.rows import take_rows
+
+        return take_rows(x, order, top_k)
+    return x[order // top_k]
+
+
+def _collect(rows: Tensor, place: Tensor, top_k: int) -> Tensor:
+    """[S, D] rows, and where in them each token's pairs are [S] → [N, D], added in float32 at least, in the pairs' order."""
+    if rows.is_cuda and top_k >= _MANY and rows.dtype != torch.float64:
+        from vlm.kernels.rows import sum_rows
+
+        return sum_rows(rows, place, top_k)
+    return rows[place].unflatten(0, (-1, top_k)).sum(dim=1, dtype=torch.promote_types(rows.dtype, torch.float32))
+
+
+class _Dispatch(torch.autograd.Function):
+    """Tokens to the experts. `place` [S], the inverse of `order`, says where each pair went, so that the gradient is a sum of
+    gathered rows: no atomic additions, the same bits each time.
+
+    Here and below a gradient calls no other Function: the compiler of torch 2.11 makes zeros of it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, place: Tensor, top_k: int) -> Tensor:
+        ctx.save_for_backward(place)
+        ctx.top_k = top_k
+        return _spread(x, order, top_k)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (place,) = ctx.saved_tensors
+        return _collect(grad, place, ctx.top_k).to(grad.dtype), None, None, None
+
+
+class _Combine(torch.autograd.Function):
+    """The experts' rows back, [S, D] → [N, D] in float32 at least: what `_Dispatch` is to gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, place: Tensor, top_k: int) -> Tensor:
+        ctx.save_for_backward(order)
+        ctx.top_k, ctx.dtype = top_k, rows.dtype
+        return _collect(rows, place, top_k)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (order,) = ctx.saved_tensors
+        return _spread(grad.to(ctx.dtype), order, ctx.top_k), None, None, None
+
+
+class _Permute(torch.autograd.Function):
+    """x[index], of which `inverse` is the inverse permutation: the gradient is a gather, not a scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x[index]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grad[inverse], None, None
+
+
+@torch.library.custom_op("vlm::wide_product", mutates_args=())
+def _wide_product(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.mm(x, weight.t(), out_dtype=torch.float32)
+
+
+@_wide_product.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(len(x), len(weight), dtype=torch.float32)
+
+
+class _WideProduct(torch.autograd.Function):
+    """[N, D] · [E, D]ᵀ in float32, of bf16 numbers on a GPU: their products are exact in float32, so it is what they would give
+    cast to it, by the fast kernels. The gradient is rounded to bf16 before it is multiplied, as any other's is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _wide_product(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        grad = grad.to(x.dtype)
+        return grad @ weight, grad.t() @ x
+
+
 class Router(nn.Module):
     """Chooses k of E experts for each token.
 
@@ -92,7 +189,8 @@ class Router(nn.Module):
         `sees` [N]. All in float32 whatever the precision around it (float64 in a model of that)."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(x.to(dtype), self.weight.to(dtype))
+            narrow = x.is_cuda and x.dtype == self.weight.dtype == torch.bfloat16
+            logits = _WideProduct.apply(x, self.weight) if narrow else F.linear(x.to(dtype), self.weight.to(dtype))
             scores = logits.softmax(dim=-1) if self.kind == "softmax" else logits.sigmoid()
             weights, experts = self._choose(scores)
             return weights, experts, self._stats(logits, scores, experts, real, sees)
@@ -144,17 +242,22 @@ class Experts(nn.Module):
         for name, width in (("gate_up_bias", 2 * hidden), ("down_bias", config.dim)):
             self.register_parameter(name, nn.Parameter(torch.empty(num_experts, width)) if config.ffn_bias else None)
 
-    def forward(self, x: Tensor, expert: Tensor) -> Tensor:
-        """[S, D] rows, and the expert [S] of each, in ascending order → [S, D]."""
+    def forward(self, x: Tensor, expert: Tensor, weights: Tensor | None = None) -> Tensor:
+        """[S, D] rows, the expert [S] of each, in ascending order, and what its result is weighted with [S] → [S, D]."""
         if torch.is_autocast_enabled(x.device.type):  # the residual stream stays float32: the grouped kernel wants the other
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        ends = torch.searchsorted(expert, torch.arange(len(self.down), device=x.device), right=True)
+        ends = torch.searchsorted(expert, torch.arange(len(self.down), device=x.device, dtype=expert.dtype), right=True)
         y = grouped_matmul(x, self.gate_up, ends)
         if self.gate_up_bias is not None:
             y = y + self.gate_up_bias.to(y.dtype)[expert]
         gate, up = y.chunk(2, dim=-1)
-        y = grouped_matmul(self.activation(gate) * up, self.down, ends)
-        return y if self.down_bias is None else y + self.down_bias.to(y.dtype)[expert]
+        y = self.activation(gate) * up
+        y = y if weights is None else (y * weights[:, None]).to(y.dtype)
+        y = grouped_matmul(y, self.down, ends)
+        if self.down_bias is None:
+            return y
+        bias = self.down_bias[expert]
+        return y + (bias if weights is None else bias * weights[:, None]).to(y.dtype)
 
 
 class MoE(nn.Module):
@@ -184,7 +287,8 @@ class MoE(nn.Module):
 
     def _routed(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """[N, D], and weights and experts [N, k] → [N, D], in the router's precision."""
-        expert, order = experts.flatten().sort(stable=True)
-        rows = self.experts(x[order // experts.shape[1]], expert)
-        rows = torch.empty_like(rows).index_copy_(0, order, rows)  # back in the order of the tokens
-        return (rows.unflatten(0, experts.shape) * weights[..., None]).sum(dim=1)
+        expert, order = experts.flatten().to(torch.int32).sort(stable=True)
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        pairs = order, place, experts.shape[1]
+        rows = self.experts(_Dispatch.apply(x, *pairs), expert, _Permute.apply(weights.flatten(), order, place))
+        return _Combine.apply(rows, *pairs)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from encoders.positions import sincos_grid
 from vlm.activation import Act
 from vlm.config import ResamplerConfig
+from vlm.sight import varying
 
 GRID_GAIN = 1.5  # of queries and keys at the start: a latent's own place gets most of its attention
 
@@ -39,31 +40,35 @@ class ResamplerLayer(nn.Module):
             nn.Linear(config.ffn_dim, config.dim, bias=False),
         )
 
-    def forward(self, latents: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
-        """[M, R, D], [M, P', D], bool [M, P'] (real patches) → [M, R, D]."""
+    def forward(self, latents: Tensor, patches: Tensor, mask: Tensor | None) -> Tensor:
+        """[M, R, D], [M, P', D], bool [M, P'] (real patches; `None`: all) → [M, R, D]."""
         q, k, v, mask = self._project(latents, patches, mask)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         latents = latents + self.out(y.transpose(1, 2).flatten(2))
         return latents + self.ffn(latents)
 
-    def attention(self, latents: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
+    def attention(self, latents: Tensor, patches: Tensor, mask: Tensor | None) -> Tensor:
         """How much each latent takes from each patch, mean over heads: [M, R, P']."""
         q, k, _, mask = self._project(latents, patches, mask)
-        scores = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).masked_fill(~mask, float("-inf"))
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
         return scores.softmax(dim=-1).mean(dim=1)[..., : patches.shape[1]]
 
-    def _project(self, latents: Tensor, patches: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _project(self, latents: Tensor, patches: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         normed = self.latent_norm(latents)
         k, v = self.key_value(torch.cat((self.patch_norm(patches), normed), dim=1)).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (self.query(normed), k, v))
-        return self.query_norm(q), self.key_norm(k), v, F.pad(mask, (0, latents.shape[1]), value=True)[:, None, None]
+        mask = None if mask is None else F.pad(mask, (0, latents.shape[1]), value=True)[:, None, None]
+        return self.query_norm(q), self.key_norm(k), v, mask
 
 
 class NoResampler(nn.Module):
     """The encoder's tokens [M, P, Dv] as they are, in a latents' place. A medium is one picture: a clip's frames would differ
     in number, and nothing would tell their times."""
 
-    def forward(self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int) -> Tensor:
+    def forward(
+        self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int, most: int | None = None
+    ) -> Tensor:
         if len(patches) != num_media:
             raise ValueError(f"a model without resampler takes single pictures, not {len(patches)} frames of {num_media} media")
         return patches
@@ -116,23 +121,30 @@ class PerceiverResampler(nn.Module):
             layer.key_value.weight[: len(keys)] = keys
             layer.query.weight.copy_(keys @ turn.T)
 
-    def forward(self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int) -> Tensor:
-        latents, patches, mask = self.inputs(patches, media_of_frame, frame_time, num_media)
+    def forward(
+        self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int, most: int | None = None
+    ) -> Tensor:
+        """`most` is the longest medium's number of frames; not given, it is counted, and the host waits for the device."""
+        latents, patches, mask = self.inputs(patches, media_of_frame, frame_time, num_media, most)
         for layer in self.layers:
-            latents = layer(latents, patches, mask)
+            latents = layer(varying(latents), patches, mask)
         return self.norm(latents)
 
     def inputs(
-        self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents [M, R, D], patches of each medium side by side [M, f·P, D], and which of them are real, bool [M, f·P]."""
+        self, patches: Tensor, media_of_frame: Tensor, frame_time: Tensor, num_media: int, most: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Latents [M, R, D], patches of each medium side by side [M, f·P, D], and which of them are real, bool [M, f·P], or
+        `None` for all. f is `most`."""
+        most = int(media_of_frame.bincount().max()) if most is None else most
         x = self.project(patches) + self._time_embedding(frame_time)[:, None]
-        frames = torch.bincount(media_of_frame, minlength=num_media)
-        most = int(frames.max()) if num_media else 1
-        slot = torch.arange(len(media_of_frame), device=x.device) - (frames.cumsum(0) - frames)[media_of_frame]
+        latents = self.latents.repeat(num_media, 1, 1)  # in memory, as each layer's are: else compiled apart
+        if len(x) == num_media * most:  # each has as many
+            return latents, varying(x.unflatten(0, (num_media, most)).flatten(1, 2), 0, 1), None
+        frames = media_of_frame.new_zeros(num_media).index_add(0, media_of_frame, torch.ones_like(media_of_frame))
+        slot = torch.arange(len(x), device=x.device) - (frames.cumsum(0) - frames)[media_of_frame]
         padded = x.new_zeros(num_media, most, *x.shape[1:]).index_put((media_of_frame, slot), x)
         mask = (torch.arange(most, device=x.device) < frames[:, None]).repeat_interleave(x.shape[1], dim=1)
-        return self.latents.expand(num_media, -1, -1), padded.flatten(1, 2), mask
+        return latents, varying(padded.flatten(1, 2), 0, 1), varying(mask, 0, 1)
 
     def _time_embedding(self, seconds: Tensor) -> Tensor:
         """[N] → [N, D]"""

@@ -1,0 +1,47 @@
+"""AdamW whose step on a GPU is a kernel of our own (train/adamw_kernel.py); elsewhere it is torch's.
+
+A step does little arithmetic and reads all there is: weight, gradient and two moments, of which three are written back. torch's
+fused kernel moves bf16 numbers at three quarters of the memory's bandwidth, ours at nearly all of it (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class AdamW(torch.optim.AdamW):
+    """As torch's (Loshchilov and Hutter, 2019, algorithm 2), with its state."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        weights = [(group, weight) for group in self.param_groups for weight in group["params"]]
+        if not all(weight.is_cuda for _, weight in weights):
+            return super().step(closure)
+        from train.adamw_kernel import adamw_  # brings Triton
+
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, weight in weights:
+            if weight.grad is not None:
+                options = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+                adamw_(weight, _laid_as(weight, weight.grad), *self._moments(weight), **options)
+        return loss
+
+    def _moments(self, weight: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Mean and squares so far, and the number of this step, from 1."""
+        state = self.state[weight]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        state["step"] += 1
+        return state["exp_avg"], state["exp_avg_sq"], float(state["step"])
+
+
+def _laid_as(weight: Tensor, gradient: Tensor) -> Tensor:
+    return gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)

@@ -1,0 +1,43 @@
+"""Compilation of a model's blocks with torch.compile: fewer and larger kernels, and less kept for the backward pass.
+
+Blocks of one kind share what was compiled, so a deep model takes no longer than a shallow one. What stands between them stays
+plain Python: hooks, checkpoints and sharding go there. Names of weights stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch._functorch.config
+from torch import nn
+
+from vlm.decoder import TextDecoder
+from vlm.model import VLM
+
+_VARIANTS = 64  # forms of one block: training and evaluation, frozen or not, with and without a router, a last batch's rows
+
+
+def compile_blocks(model: VLM | TextDecoder, activation_memory: float = 1.0, backend: str = "inductor") -> None:
+    """From here on the decoder's layers, the gated blocks, the resampler's layers and the encoder's blocks run compiled.
+
+    `activation_memory`, from 0 to 1, is the share of a block's activations that may be kept for its backward pass; the compiler
+    chooses which of the others are the cheapest to compute again. 0 keeps what goes into a block. `backend` is torch.compile's.
+
+    Compilation comes with the first batch and takes about a minute; batches with another number of images, documents or learnt
+    tokens need no other. Wants a C++ compiler on a CPU, Triton on a GPU.
+    """
+    torch._functorch.config.activation_memory_budget = activation_memory
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
+    for block in blocks(model):
+        block.compile(backend=backend)
+    model.decoder.compiled = True
+
+
+def blocks(model: VLM | TextDecoder) -> Iterator[nn.Module]:
+    """The parts that repeat: nearly all of a model's arithmetic."""
+    yield from model.decoder.layers
+    if isinstance(model, VLM):
+        yield from model.fusion.values()
+        yield from getattr(model.resampler, "layers", ())
+        yield from model.encoder.blocks
