@@ -1,20 +1,22 @@
 """Generation with a cache: a prompt is read once, then one token a row and step.
 
-Rows that have ended leave the batch. Here are ids alone: stop strings and characters that span tokens are the business of
-`vlm.text_stream`.
+Two ways to go on lead to the same tokens. `Rows` runs the model's modules; rows that have ended leave the batch. On a GPU
+`vlm.decode_rows` replays one recorded step of kernels made for it. Here are ids alone: stop strings and characters that span
+tokens are the business of `vlm.text_stream`.
 
 B rows, T prompt tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlm.batch import Batch
 from vlm.cache import Cache
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 Finish = Literal["stop", "length"]
 Ends = Callable[[list[int]], bool]  # do these new tokens of a row end its text
+Written = list[tuple[int, float]]  # a token and its log-probability for each row
+RECORDED = 4  # new tokens from which recording a step pays
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,67 @@ def precise(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+class Going(Protocol):
+    """Rows that are being written."""
+
+    def read(self) -> Written:
+        """What the last step wrote in each row."""
+
+    def advance(self, going: list[int]) -> None:
+        """Another token in these of the rows that were read, the others having ended."""
+
+
+class Rows:
+    """Step by step through the model's modules: the reference, for every device and precision."""
+
+    def __init__(self, cursor: Cursor, chooser: Chooser) -> None:
+        self.cursor, self.chooser = cursor, chooser
+        self.tokens = chooser(cursor.logits)
+
+    def read(self) -> Written:
+        return written(chosen(self.cursor.logits, self.tokens))
+
+    def advance(self, going: list[int]) -> None:
+        tokens = self.tokens
+        if len(going) < len(tokens):
+            index = torch.tensor(going, device=tokens.device)
+            tokens = tokens[index]
+            self.cursor.take(index)
+            self.chooser.keep(going)
+        self.cursor.feed(tokens)
+        self.tokens = self.chooser(self.cursor.logits)
+
+
+def chosen(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Tokens [B] and their log-probabilities by logits [B, V], side by side, [B, 2], so that they reach the host together."""
+    logprobs = logits.log_softmax(dim=-1).gather(1, tokens[:, None])
+    return torch.cat((tokens[:, None].to(logprobs.dtype), logprobs), dim=1)
+
+
+def written(found: Tensor) -> Written:
+    return [(int(token), logprob) for token, logprob in found.tolist()]
+
+
+def going_rows(cursor: Cursor, chooser: Chooser, options: Sampling) -> Going:
+    """The faster way that this model can go."""
+    if options.max_new_tokens < RECORDED or not can_record(cursor.model):
+        return Rows(cursor, chooser)
+    from vlm.decode_rows import RecordedRows  # needs Triton
+
+    return RecordedRows(cursor, chooser, options.max_new_tokens)
+
+
+def can_record(model: Writer) -> bool:
+    """Are its weights whole, on one GPU, of one precision that kernels take, and used in that precision?"""
+    weight = model.decoder.embedding.weight
+    if not weight.is_cuda or torch.is_autocast_enabled("cuda") or importlib.util.find_spec("triton") is None:
+        return False
+    read = [*model.decoder.parameters(), *getattr(model, "fusion", nn.Module()).parameters()]
+    plain = all(type(p) is nn.Parameter and p.is_contiguous() for p in read)
+    alike = all((p.device, p.dtype) == (weight.device, weight.dtype) for p in read)
+    return plain and alike and weight.dtype in (torch.bfloat16, torch.float16, torch.float32)
+
+
 def steps(model: Writer, batch: Batch, options: Sampling, ends: Ends | None = None) -> Iterator[list[NewToken]]:
     """Each step's new tokens, one for each row that has not ended, until all have."""
     if not len(batch.tokens) or not options.max_new_tokens:
@@ -99,11 +164,10 @@ def steps(model: Writer, batch: Batch, options: Sampling, ends: Ends | None = No
     cursor.expand(options.num_samples)
     rows = list(range(len(cursor.logits)))
     texts: list[list[int]] = [[] for _ in rows]
+    writing = going_rows(cursor, chooser, options)
     for left in reversed(range(options.max_new_tokens)):
-        tokens = chooser(cursor.logits)
-        chosen = cursor.logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
         news = []
-        for row, token, logprob in zip(rows, tokens.tolist(), chosen.tolist(), strict=True):
+        for row, (token, logprob) in zip(rows, writing.read(), strict=True):
             if math.isnan(logprob):
                 raise ValueError(f"the model's logits for row {row} are not finite")
             texts[row].append(token)
@@ -112,13 +176,8 @@ def steps(model: Writer, batch: Batch, options: Sampling, ends: Ends | None = No
         going = [i for i, new in enumerate(news) if new.finish is None]
         if not going:
             return
-        if len(going) < len(rows):
-            rows = [rows[i] for i in going]
-            index = torch.tensor(going, device=tokens.device)
-            tokens = tokens[index]
-            cursor.take(index)
-            chooser.keep(going)
-        cursor.feed(tokens)
+        rows = [rows[i] for i in going]
+        writing.advance(going)
 
 
 def finish_of(text: list[int], options: Sampling, ends: Ends | None, left: int) -> Finish | None:

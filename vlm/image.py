@@ -6,7 +6,7 @@ of the encoder's size stays as it is; where the library squashes too (SigLIP, Mo
 
 Two backends: `pillow`, which published encoders are evaluated with, and `torch`, twice as fast for a level or two of
 difference in a few pixels of a thousand, more in very tall pictures (docs/data.md). Both open, check and refuse the same
-files; with `torch` an ordinary JPEG is decoded by torchvision, to the same pixels.
+files; with `torch` an ordinary JPEG is decoded by torchvision, to the same pixels (vlm/jpeg.py).
 
 A picture of 100 megapixels takes 400 MB as Pillow holds it, and every copy as much again. So a large one that must be turned
 upright, made RGB or handed to torch is brought near its size first, strip by strip, as Pillow's own `reducing_gap` does.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,8 @@ import PIL.ImageOps
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vlm import jpeg
 
 # What photographs, scans and web pages hold. Pillow knows more formats, some of which run other programs (EPS: Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
@@ -50,20 +52,25 @@ def open_image(data: bytes | PIL.Image.Image) -> PIL.Image.Image:
 
 def decode(data: bytes | PIL.Image.Image) -> Tensor:
     """As `open_image`, to uint8 [3, H, W] whose channels lie side by side in memory."""
+    pixels = _ordinary(data)
+    if pixels is not None:
+        return pixels
     with _one_line_errors():
         image = _checked(data)
         pixels = _by_torchvision(image, data)
         return _array(_upright(_loaded(image))) if pixels is None else pixels
 
 
-def _by_torchvision(image: PIL.Image.Image, data: bytes | PIL.Image.Image) -> Tensor | None:
-    """The pixels of an ordinary JPEG; `None` for anything else, and for what it refuses: Pillow judges that."""
-    if isinstance(data, bytes) and image.format == "JPEG" and image.mode == "RGB" and _orientation(image) == 1:
-        with suppress(RuntimeError):
-            from torchvision.io import decode_jpeg  # brings torch's compiler: seconds
+def _ordinary(data: bytes | PIL.Image.Image) -> Tensor | None:
+    """The pixels of a JPEG that Pillow need not open; `None` for anything else."""
+    size = jpeg.ordinary_size(data) if isinstance(data, bytes) else None
+    return jpeg.pixels(data) if size and size[0] * size[1] <= LARGE else None
 
-            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    return None
+
+def _by_torchvision(image: PIL.Image.Image, data: bytes | PIL.Image.Image) -> Tensor | None:
+    """The pixels of an RGB JPEG that is upright; `None` for anything else, and for what torchvision refuses: Pillow judges."""
+    is_jpeg = isinstance(data, bytes) and image.format == "JPEG"
+    return jpeg.pixels(data) if is_jpeg and image.mode == "RGB" and _orientation(image) == 1 else None
 
 
 def _array(image: PIL.Image.Image) -> Tensor:
@@ -180,8 +187,7 @@ class ImageTransform:
     backend: Literal["pillow", "torch"] = "pillow"
 
     def __call__(self, data: bytes | PIL.Image.Image) -> Tensor:
-        with _one_line_errors():
-            pixels = self._by_pillow(data) if self.backend == "pillow" else self._by_torch(data)
+        pixels = self._by_pillow(data) if self.backend == "pillow" else self._by_torch(data)
         height, width = pixels.shape[1:]
         if height == width == self.size:
             return pixels.contiguous()
@@ -198,19 +204,27 @@ class ImageTransform:
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def _by_pillow(self, data: bytes | PIL.Image.Image) -> Tensor:
-        image = _loaded(_checked(data))
-        if _is_large(image) and not _is_plain(image):
-            return planes(self._reduced(image))
-        image = _upright(image)
-        inner = self._inner(*image.size)
-        return planes(image if image.size == inner else image.resize(inner, INTERPOLATION[self.interpolation]))
+        with _one_line_errors():
+            image = _loaded(_checked(data))
+            if _is_large(image) and not _is_plain(image):
+                return planes(self._reduced(image))
+            image = _upright(image)
+            inner = self._inner(*image.size)
+            return planes(image if image.size == inner else image.resize(inner, INTERPOLATION[self.interpolation]))
 
     def _by_torch(self, data: bytes | PIL.Image.Image) -> Tensor:
-        image = _checked(data)
-        pixels = _by_torchvision(image, data)
-        if pixels is None and _is_large(image):
-            return planes(self._reduced(_loaded(image)))
-        pixels = _array(_upright(_loaded(image))) if pixels is None else pixels
+        pixels = _ordinary(data)
+        if pixels is not None:
+            return self._resized(pixels)
+        with _one_line_errors():
+            image = _checked(data)
+            pixels = _by_torchvision(image, data)
+            if pixels is None and _is_large(image):
+                return planes(self._reduced(_loaded(image)))
+            return self._resized(_array(_upright(_loaded(image))) if pixels is None else pixels)
+
+    def _resized(self, pixels: Tensor) -> Tensor:
+        """[3, H, W] → [3, h, w] within the square."""
         height, width = pixels.shape[1:]
         inner = self._inner(width, height)
         if (width, height) == inner:

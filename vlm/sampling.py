@@ -101,12 +101,24 @@ class Chooser:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """[B, V] → [B]"""
-        scores = logits if self.seen is None else penalize(logits, self.seen, self.options.repetition_penalty)
+        uniform = self.uniform()
+        return self.choose(logits, None if uniform is None else uniform.to(logits.device))
+
+    @property
+    def plain(self) -> bool:
+        """Is the likeliest token taken, whatever was written before?"""
+        return self.options.temperature == 0 and self.seen is None
+
+    def uniform(self) -> Tensor | None:
+        """What the next draw takes: a number in [0, 1) a row, float64 [B] on the CPU; `None` where nothing is drawn."""
         if self.options.temperature == 0:
-            tokens = scores.argmax(dim=-1)
-        else:
-            uniform = torch.tensor([noise.random() for noise in self.noise], dtype=torch.float64, device=logits.device)
-            tokens = draw(narrow(scores, self.options), uniform)
+            return None
+        return torch.tensor([noise.random() for noise in self.noise], dtype=torch.float64)
+
+    def choose(self, logits: Tensor, uniform: Tensor | None) -> Tensor:
+        """`__call__` with the numbers given; it does not wait for the device."""
+        scores = logits if self.seen is None else penalize(logits, self.seen, self.options.repetition_penalty)
+        tokens = scores.argmax(dim=-1) if uniform is None else draw(narrow(scores, self.options), uniform)
         if self.seen is not None:
             self.seen.scatter_(1, tokens[:, None], True)
         return tokens
