@@ -54,6 +54,8 @@ def read_part(sample: Sample, processor: Processor, *, number: int, length: int,
 
 def piece(document: Encoded, start: int, stop: int) -> Encoded:
     """Tokens [start, stop) with the media among them, as a document of its own."""
+    if start == 0 and stop >= len(document):
+        return document
     media = tuple((p - start, pixels, times) for p, pixels, times in document.media if start <= p < stop)
     return Encoded(document.tokens[start:stop], document.learn[start:stop], media)
 

@@ -4,14 +4,14 @@ A global batch has B rows. Row i belongs to lane i, which takes one of each roun
 rank r of R owns B / R neighbouring lanes and each of its workers a part of them. So the n-th global batch is the same for
 every world size and number of workers, and a state is the lanes' states, wherever they ran. Each batch carries the state that
 belongs to it: what workers have fetched ahead is never taken for seen. Workers stack their own rows, and this process only
-joins one part from each. Of a part all pictures travel as one tensor in shared memory and the rest as bytes: each tensor there
-costs a connection and an open file of its own. When all sources are used up, rows are all padding: ranks stay in step, and the
-trainer decides.
+joins one part from each; pictures travel in shared memory (datasets/handover.py), the rest as bytes. When all sources are used
+up, rows are all padding: ranks stay in step, and the trainer decides.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import threading
@@ -22,13 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datasets.counts import Counts
+from datasets.handover import AHEAD, Parcel, Receiver, Sender
 from datasets.mixture import Mixture
 from datasets.pack import WAITING, Lane
 from vlm.batch import Batch
+from vlm.flops import Load
 from vlm.processor import Processor
 
 
@@ -42,6 +43,7 @@ class StepBatch:
     step_learnt: int  # learnt tokens of the whole step on this rank: what a summed loss is divided by
     state: dict[str, dict] | None  # lane → state after this step, for JSON; only with the last micro-batch
     failure: Exception | None = None  # why there are no more; its rows are padding
+    load: Load | None = None  # of the batch, once it has gone to a device
 
 
 class WorkerLost(RuntimeError):  # noqa: N818 - what happened, as in the message
@@ -56,23 +58,30 @@ class _Part:
     counts: dict[int, Counts]
     state: dict[str, dict]
 
-    def __reduce__(self) -> tuple:
-        images = [batch.images for batch in self.batches.values()]
-        joined = images[0] if len(images) == 1 else torch.cat(images)
-        return _part, ({m: _as_arrays(batch) for m, batch in self.batches.items()}, joined, self.counts, self.state)
+
+@dataclass(frozen=True)
+class _Sent:
+    """A `_Part` on its way out of a worker: pictures in shared memory, the rest as bytes."""
+
+    arrays: dict[int, dict[str, np.ndarray]]  # micro-batch → field → values
+    images: Parcel  # of all micro-batches
+    counts: dict[int, Counts]
+    state: dict[str, dict]
 
 
-def _part(arrays: dict[int, dict[str, np.ndarray]], images: Tensor, counts: dict[int, Counts], state: dict[str, dict]) -> _Part:
-    shares = images.split([len(batch["frame_time"]) for batch in arrays.values()])
+def _sent(part: _Part, sender: Sender) -> _Sent:
+    names = [f.name for f in dataclasses.fields(Batch) if f.name != "images"]
+    arrays = {m: {name: getattr(batch, name).numpy() for name in names} for m, batch in part.batches.items()}
+    return _Sent(arrays, sender.put([batch.images for batch in part.batches.values()]), part.counts, part.state)
+
+
+def _received_part(sent: _Sent, receiver: Receiver) -> _Part:
+    shares = receiver.take(sent.images).split([len(arrays["frame_time"]) for arrays in sent.arrays.values()])
     batches = {
-        m: Batch(images=share, **{name: torch.from_numpy(a) for name, a in batch.items()})
-        for (m, batch), share in zip(arrays.items(), shares, strict=True)
+        m: Batch(images=share, **{name: torch.from_numpy(a) for name, a in arrays.items()})
+        for (m, arrays), share in zip(sent.arrays.items(), shares, strict=True)
     }
-    return _Part(batches, counts, state)
-
-
-def _as_arrays(batch: Batch) -> dict[str, np.ndarray]:
-    return {f.name: getattr(batch, f.name).numpy() for f in dataclasses.fields(batch) if f.name != "images"}
+    return _Part(batches, sent.counts, sent.state)
 
 
 class MixtureLoader:
@@ -118,9 +127,10 @@ class MixtureLoader:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else every forked worker prints a warning
         loader = DataLoader(
             self._lanes, batch_size=None, num_workers=self.workers, collate_fn=_as_is, worker_init_fn=_one_thread,
-            generator=torch.Generator(),  # its own: the number of workers must not move the global random state
+            prefetch_factor=AHEAD, generator=torch.Generator(),  # its own: workers must not move the global random state
         )  # fmt: skip
-        return map(_raised, _received(loader))
+        receiver = Receiver()
+        return (_received_part(_raised(sent), receiver) for sent in _received(loader))
 
     def _step(self, parts: Sequence[_Part]) -> Iterator[StepBatch]:
         state = {lane: s for part in parts for lane, s in part.state.items()}
@@ -128,7 +138,10 @@ class MixtureLoader:
         learnt = sum(c.learnt for c in counts)
         for m, count in enumerate(counts):
             last = m == self.micro_batches - 1
-            batch = concatenate([part.batches[m] for part in parts if m in part.batches])
+            batches = [part.batches[m] for part in parts if m in part.batches]
+            batch = concatenate(batches)
+            if self.workers and len(batches) == 1:  # its pictures lie where the worker writes others
+                batch = dataclasses.replace(batch, images=batch.images.clone())
             yield StepBatch(batch, count, last, learnt, state if last else None)
 
 
@@ -142,17 +155,19 @@ class _Lanes(IterableDataset):
         self.micro_batches = micro_batches
         self.state = {} if state is None else {int(lane): s for lane, s in state.items()}
 
-    def __iter__(self) -> Iterator[_Part | ValueError]:
+    def __iter__(self) -> Iterator[_Part | _Sent | ValueError]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         share, rows = len(self.lanes), len(self.lanes) // self.micro_batches
         mine = range(share * worker // workers, share * (worker + 1) // workers)
         groups: dict[int, list[Lane]] = {}
+        sender = Sender(worker)
         try:
             for i, lane in zip(mine, self._all(mine), strict=True):
                 groups.setdefault(i // rows, []).append(lane)
             while True:
-                yield self._part(groups)
+                part = self._part(groups)
+                yield _sent(part, sender) if info else part
         except ValueError as error:
             if info is None:
                 raise
@@ -166,6 +181,8 @@ class _Lanes(IterableDataset):
     def _part(self, groups: dict[int, list[Lane]]) -> _Part:
         batches, counts = {}, {}
         state: dict[str, dict] = {}
+        for lane in itertools.chain(*groups.values()):
+            lane.read_ahead()
         for m, lanes in groups.items():
             rows, row_counts = zip(*(lane.row() for lane in lanes), strict=True)
             batches[m] = self.processor.collate(rows, self.options["length"])
@@ -197,7 +214,7 @@ def _total(counts: Iterable[Counts]) -> Counts:
     return total
 
 
-def _received(loader: DataLoader) -> Iterator[_Part | ValueError]:
+def _received(loader: DataLoader) -> Iterator[_Sent | ValueError]:
     """What the workers send, and `WorkerLost` when one of them is gone, raised here and nowhere else.
 
     PyTorch asks the system to be told at once and raises in the midst of whatever then runs; its readers see it within seconds.
@@ -222,10 +239,10 @@ def _as_is(part: Any) -> Any:
     return part
 
 
-def _raised(part: _Part | ValueError) -> _Part:
-    if isinstance(part, ValueError):
-        raise ValueError(str(part))  # a new one: `part` would be in a cycle with this frame, and workers then close late
-    return part
+def _raised(sent: _Sent | ValueError) -> _Sent:
+    if isinstance(sent, ValueError):
+        raise ValueError(str(sent))  # a new one: `sent` would be in a cycle with this frame, and workers then close late
+    return sent
 
 
 def _one_thread(worker: int) -> None:

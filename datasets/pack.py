@@ -10,15 +10,20 @@ half. A piece that continues a document starts new positions and sees none of th
 
 What waits is no part of what was seen: a document counts when its first piece is taken. Encoded pictures wait with it up to a
 budget of bytes; of documents beyond, they are fetched again when a row takes them, which moves nothing.
+
+Reading and tokenizing a document between the decoding of two pictures takes nearly twice the time of doing it after another
+document: the processor's caches hold other code. So the loader has each lane read ahead what its next row will draw, one lane
+after the other, and only then fill rows. What was read ahead is not drawn yet, and in no state.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
 
+import numpy as np
 import PIL.Image
 
 from datasets.counts import Counts, Skip
@@ -47,19 +52,17 @@ class Pending:
     part: int
     parts: int
     cropped: int  # tokens at its end that no row had room for
+    frames: int = field(init=False)
+    bytes: int = field(init=False)  # of encoded pictures
+
+    def __post_init__(self) -> None:
+        frames = [frame for _, frames, _ in self.document.media for frame in frames]
+        self.frames, self.bytes = len(frames), sum(map(_size, frames))
 
     @property
     def first(self) -> bool:
         """Has no piece of the document been taken yet?"""
         return self.offset == self.part == 0
-
-    @property
-    def frames(self) -> int:
-        return sum(len(pixels) for _, pixels, _ in self.document.media)
-
-    @property
-    def bytes(self) -> int:
-        return sum(_size(frame) for _, frames, _ in self.document.media for frame in frames)
 
 
 class Lane:
@@ -84,6 +87,8 @@ class Lane:
         self._bad = 0  # samples left out since the last that was used
         self._lost = Counts()  # waiting documents that a resumed run could not read again: counted in the next row
         self.pending: list[Pending] = []
+        self._ahead: deque[tuple[Draw, Pending | BadSample]] = deque()  # of the draws after `draws`
+        self._row_draws = 0  # of the last row
         for entry in state["pending"] if state else ():
             self._restore(*entry)
 
@@ -94,13 +99,14 @@ class Lane:
     def row(self) -> tuple[list[Encoded], Counts]:
         """The next row's documents; none when all sources are used up."""
         counts, room, frames = self._lost, self.length, self.max_images
-        self._lost = Counts()
+        self._lost, before = Counts(), self.draws
         counts.positions += self.length
         row: list[Encoded] = []
         while True:
             self._refill(counts)
             choice = self._choose(room, frames, first=not row)
             if choice is None:
+                self._row_draws = self.draws - before
                 return row, counts
             name = self.mixture.names[self.pending[choice[0]].draw.source]
             taken = self._take(*choice, name, counts)
@@ -110,7 +116,7 @@ class Lane:
             images = sum(len(pixels) for _, pixels, _ in taken.media)
             room, frames = room - len(taken), frames - images
             counts.tokens, counts.images = counts.tokens + len(taken), counts.images + images
-            counts.learnt += int(taken.learn[1:].sum())
+            counts.learnt += int(np.count_nonzero(taken.learn[1:]))
             counts.source_tokens[name] += len(taken)
             counts.source_images[name] += images
 
@@ -195,31 +201,51 @@ class Lane:
             raise BadSample("broken media", f"{waiting.key}: {error}") from None
 
     def _number(self) -> int:
-        """Which draw of the mixture is next.
+        """Which draw of the mixture is read next.
 
         Lanes change places from round to round: a mixture of 1 : 3 repeats every 4 draws, and of 8 lanes that keep their place
         two would never see anything but the first source.
         """
-        return self.draws * self.lanes + permuted(self.lane, self.lanes, seed=self.lanes, epoch=self.draws)
+        number = self.draws + len(self._ahead)
+        return number * self.lanes + permuted(self.lane, self.lanes, seed=self.lanes, epoch=number)
+
+    def read_ahead(self) -> None:
+        """Have at hand as many documents as the last row drew, `window` at most, while pictures leave half their room."""
+        while len(self._ahead) < min(self._row_draws, self.window) and self._bytes() < self.waiting // 2:
+            if not self._read_next():
+                return
+
+    def _read_next(self) -> bool:
+        """Read one more document ahead, if there is one."""
+        draw = self.mixture.draw(self._number())
+        if draw is None:
+            return False
+        try:
+            self._ahead.append((draw, self._within_room(self._prepare(draw))))
+        except BadSample as error:
+            self._ahead.append((draw, BadSample(error.reason, error.detail)))  # the first one's traceback holds the sample
+        return True
 
     def _refill(self, counts: Counts) -> None:
-        while len(self.pending) < self.window:
-            draw = self.mixture.draw(self._number())
-            if draw is None:
-                return
+        while len(self.pending) < self.window and (self._ahead or self._read_next()):
+            draw, document = self._ahead.popleft()
             self.draws += 1
-            try:
-                self._wait(self._prepare(draw))
-            except BadSample as error:
+            if isinstance(document, Pending):
+                self.pending.append(document)
+            else:
                 name = self.mixture.names[draw.source]
                 counts.drawn[name] += 1
-                self._skip(name, error, counts)
+                self._skip(name, document, counts)
 
-    def _wait(self, document: Pending) -> None:
-        """Keeps its pictures while there is room for them."""
-        if sum(w.bytes for w in self.pending) + document.bytes > self.waiting:
-            document = dataclasses.replace(document, document=_without_frames(document.document))
-        self.pending.append(document)
+    def _bytes(self) -> int:
+        """Of the encoded pictures that wait."""
+        return sum(w.bytes for w in self.pending) + sum(d.bytes for _, d in self._ahead if isinstance(d, Pending))
+
+    def _within_room(self, document: Pending) -> Pending:
+        """Without its pictures where there is no room for them."""
+        if self._bytes() + document.bytes <= self.waiting:
+            return document
+        return dataclasses.replace(document, document=_without_frames(document.document))
 
     def _skip(self, name: str, error: BadSample, counts: Counts) -> None:
         counts.skipped[name, error.reason] += 1
@@ -241,7 +267,7 @@ class Lane:
             self._skip(name, error, self._lost)
             return
         rest = piece(waiting.document, offset, len(waiting.document))
-        self._wait(dataclasses.replace(waiting, offset=offset, document=rest))
+        self.pending.append(self._within_room(dataclasses.replace(waiting, offset=offset, document=rest)))
 
     def _prepare(self, draw: Draw, number: int = 0) -> Pending:
         """Fetch and tokenize one document, or one part of a very long one. Raises `BadSample`."""
