@@ -1,4 +1,4 @@
-"""A run's `metrics.csv` (long format: `stage,step,tokens,name,value`) read back: one curve a stage and name."""
+"""A run's `metrics.csv` and `speed.csv` (long format: `stage,step,tokens,name,value`) read back: one curve a stage and name."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Curve:
 Curves = Mapping[str, Mapping[str, Curve]]  # stage → name → curve, both in the file's order
 
 
-def read_curves(run_dir: Path) -> Curves:
+def read_curves(run_dir: Path, file_name: str = "metrics.csv") -> Curves:
     """Empty when there is no file; a last line that a kill left unfinished is left out."""
-    path = Path(run_dir) / "metrics.csv"
+    path = Path(run_dir) / file_name
     stages: dict[str, dict[str, Curve]] = {}
     if not path.is_file():
         return stages

@@ -72,6 +72,24 @@ def _robust_top(curves: Curves) -> float | None:
 
 
 @matplotlib.rc_context(STYLE)
+def speed_figure(speed: Curves) -> str:
+    """Over all stages' tokens: MFU where a device's peak was known, else its TFLOP/s."""
+    figure, ax = axes(6.2, 2.2)
+    known = any("speed/mfu" in names for names in speed.values())
+    name, scale, label = ("speed/mfu", 100, "MFU, %") if known else ("speed/tflops", 1, "TFLOP/s of a device")
+    start = 0.0
+    for stage, names in speed.items():
+        if name in names:
+            ax.plot((start + np.array(names[name].tokens)) / 1e6, scale * np.array(names[name].values), color=SEEN, lw=1.2)
+        ax.text(start / 1e6, 1.02, f" {stage}", transform=ax.get_xaxis_transform(), color="#69737f")
+        ax.axvline(start / 1e6, color="#c9d0d8", lw=0.8, zorder=0)
+        start += max((curve.tokens[-1] for curve in names.values()), default=0.0)
+    ax.set(xlabel="million tokens", ylabel=label)
+    ax.set_ylim(bottom=0)
+    return svg(figure)
+
+
+@matplotlib.rc_context(STYLE)
 def accuracy_figure(seen: Mapping[str, dict], blank: Mapping[str, dict]) -> str:
     """Accuracy by kind, with the picture and blanked, with 95 % intervals."""
     names = sorted(seen, key=lambda name: seen[name]["value"] or 0.0)

@@ -16,6 +16,7 @@ from eval import figures
 from eval.curves import Curves, last_values, read_curves
 from eval.data_table import data_tables
 from eval.hallucination.marking import Marking
+from eval.speed_table import speed_tables
 from eval.store import write_atomically
 from eval.table import auroc_text, read_summary, read_tables, share_text
 
@@ -26,6 +27,7 @@ def write_report(run_dir: Path) -> Path:
     """Write `RUN/report.html` and return its path."""
     run_dir = Path(run_dir)
     curves, charts = read_curves(run_dir), run_dir / "eval" / "charts"
+    speed = read_curves(run_dir, "speed.csv")
     summary = read_summary(charts)
     content = {
         "name": run_dir.resolve().name,
@@ -35,6 +37,8 @@ def write_report(run_dir: Path) -> Path:
         "detection": _detection(charts / "reason" / "tokens.jsonl", summary.get("hallucination", {})),
         "tables": read_tables(run_dir, list(curves)),
         "data": data_tables(curves),
+        "speed": speed_tables(curves, speed),
+        "speeds": figures.speed_figure(speed) if speed else None,
         "router": _router(curves),
         "gates": figures.gates_figure(curves) if last_values(curves, "gate/") else None,
         "gallery": _gallery(charts / "gallery", Marking.of(summary.get("hallucination", {}))),
