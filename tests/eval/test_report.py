@@ -78,3 +78,17 @@ def test_metrics_that_are_not_finite_do_not_stop_the_report(tmp_path):
     rows = ["text,1,10,train/loss,nan", "text,2,20,train/loss,inf", "text,3,30,train/loss,2.0"]
     (tmp_path / "metrics.csv").write_text("\n".join(["stage,step,tokens,name,value", *rows]) + "\n")
     assert "data:image/svg+xml" in write_report(tmp_path).read_text()
+
+
+def test_arithmetic_and_speed_are_shown_where_they_were_written(tmp_path):
+    head = "stage,step,tokens,name,value"
+    flop = ["text,1,10,flop/decoder,5e14", "text,2,20,flop/decoder,3e15", "text,2,20,flop/head,1e15"]
+    (tmp_path / "metrics.csv").write_text("\n".join([head, "old,1,10,train/loss,2.0", *flop]) + "\n")
+    assert "<td>4</td><td>75 %</td><td>25 %</td><td>–</td>" in write_report(tmp_path).read_text()
+    speed = [
+        f"text,{i},{10 * i},speed/{name},{value}" for i, value in ((1, 0.2), (2, 0.4), (3, 0.5)) for name in ("mfu", "tflops")
+    ]
+    (tmp_path / "speed.csv").write_text("\n".join([head, *speed]) + "\n")
+    html = write_report(tmp_path).read_text()
+    assert "<td>–</td><td>0.4</td><td>40.0 %</td>" in html and "<td>old</td>" not in html
+    assert 'alt="speed over the training"' in html

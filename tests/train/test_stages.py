@@ -142,8 +142,9 @@ def test_micro_batches_do_not_change_the_loss(tmp_path: Path) -> None:
     more = ["model.decoder.balance_loss=0.0", "model.decoder.router_z_loss=0.0", "budget_scale=0.3e-6"]
     one = train(tmp_path / "one", *more)
     four = train(tmp_path / "four", *more, *(f"stages.{name}.micro_batches=4" for name in ("text", "align", "tune")))
-    for figure in ("train/loss", "train/tokens", "train/learnt"):
-        assert curve(four, figure) == pytest.approx(curve(one, figure), rel=1e-5)
+    for figure in ("train/tokens", "train/learnt"):
+        assert curve(four, figure) == curve(one, figure)
+    assert curve(four, "train/loss") == pytest.approx(curve(one, "train/loss"), rel=1e-4)  # 1e-7 but for such a token as below
     router = {row[3] for row in metrics(one) if row[3].startswith("router/")}
     for figure in router:
         assert curve(four, figure) == pytest.approx(curve(one, figure), abs=2e-3)  # a token at the edge between two experts

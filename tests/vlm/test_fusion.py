@@ -10,8 +10,9 @@ from vlm_fakes import CONFIG, DOCUMENTS, build, change, randomize
 
 from vlm.activation import ACTIVATIONS
 from vlm.config import FusionConfig
-from vlm.fusion import GatedCrossAttention, Sight
+from vlm.fusion import GatedCrossAttention
 from vlm.moe import Experts
+from vlm.sight import Sight
 
 IDEFICS = {"norm": "rms", "norm_eps": 1e-3, "ffn": "gated", "activation": "silu", "gate": "channel", "query_key_norm": True}
 
@@ -97,29 +98,55 @@ def test_block_equals_plain_einsum(mixed, options, mode):
     visible = media_of(mixed, mode)
     with torch.no_grad():
         block.ffn_gate.fill_(-0.8)
-        y = block(x, block.project_media(latents), Sight.of(mixed, mode))
+        keys = block.project_media(latents)
+        y = block(x, keys, Sight.of(mixed, mode))
         torch.testing.assert_close(y, plain_block(block, x, latents, visible), atol=1e-5, rtol=1e-4)
     blind = torch.tensor([[not v for v in row] for row in visible])
     assert torch.equal(y[blind], x[blind])  # untouched, bit for bit
     assert blind.any() and (~blind).any()
 
 
+def token_by_token(sight, batch):
+    """What the rows' t-th tokens see, t = 0, 1, …, as in generation."""
+    return [sight.after(torch.full((len(batch.tokens),), t)) for t in range(batch.tokens.shape[1])]
+
+
 @pytest.mark.parametrize("mode", ["last", "all"])
 def test_sight_is_the_definition(mixed, mode):
-    sight = Sight.of(mixed, mode)
-    for b, row in enumerate(media_of(mixed, mode)):
-        for t, media in enumerate(row):
-            assert sight.media[b][sight.mask[b, t]].tolist() == media
-            assert bool(sight.sees[b, t]) == bool(media)
+    visible = media_of(mixed, mode)
+    for t, sight in enumerate(token_by_token(Sight.of(mixed, mode), mixed)):
+        for b, row in enumerate(visible):
+            assert bool(sight.sees[b, 0]) == bool(row[t])
+            seen = sight.by.media[b] if sight.by.mask is None else sight.by.media[b][sight.by.mask[b, 0]]
+            assert not row[t] or seen.tolist() == row[t]
 
 
 @pytest.mark.parametrize("mode", ["last", "all"])
 def test_attention_is_of_visible_media_only_and_sums_to_one(mixed, block, mode):
     x, latents = torch.randn(*mixed.tokens.shape, 32), torch.randn(mixed.num_media, 5, 24)
-    sight = Sight.of(mixed, mode)
-    weight = block.attention(x, block.project_media(latents), sight)
-    torch.testing.assert_close(weight.sum(dim=(2, 3)), torch.ones(mixed.tokens.shape))
-    assert not weight[sight.sees][~sight.mask[sight.sees]].any()
+    keys = block.project_media(latents)
+    for t, sight in enumerate(token_by_token(Sight.of(mixed, mode), mixed)):
+        weight = block.attention(x[:, t : t + 1], keys, sight)
+        torch.testing.assert_close(weight.sum(dim=(2, 3)), torch.ones(len(x), 1))
+        if sight.by.mask is not None:
+            assert not weight[~sight.by.mask].any()
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("mode", ["last", "all"])
+def test_one_token_a_row_is_as_among_all(mixed, options, mode):
+    """By `step`, with keys and values gathered for each row, and rows in another order."""
+    block, order = make(**options), torch.tensor([2, 0, 2])
+    x, latents = torch.randn(*mixed.tokens.shape, 32), torch.randn(mixed.num_media, 5, 24)
+    with torch.no_grad():
+        keys = block.project_media(latents)
+        sight = Sight.of(mixed, mode)
+        expected = block(x, keys, sight)
+        for t, one in enumerate(token_by_token(sight, mixed)):
+            rows = one.of_rows(order)
+            gathered = tuple(rows.by.gather(m) for m in keys)
+            y = block.step(x[order, t][:, None], gathered, rows)
+            torch.testing.assert_close(y[:, 0], expected[order, t], atol=1e-5, rtol=1e-4)
 
 
 def test_a_closed_gate_lets_its_sublayer_out_alone(mixed, block):

@@ -10,21 +10,23 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from vlm_fakes import CONFIG, change
 
-from vlm import DecoderConfig, FusionConfig, ResamplerConfig, TextDecoder
+from vlm import Batch, DecoderConfig, FusionConfig, ResamplerConfig, TextDecoder
 from vlm.attention import Attention, document_mask, window_mask
 from vlm.config import RopeScaling
 from vlm.decoder import DecoderLayer
-from vlm.fusion import GatedCrossAttention, Sight
+from vlm.fusion import GatedCrossAttention
 from vlm.losses import total_loss
 from vlm.model import VLM
 from vlm.moe import MoE, Router
 from vlm.resampler import PerceiverResampler, ResamplerLayer
 from vlm.rope import rotary_table
+from vlm.sight import Sight
 
 DOCUMENT = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 0, -1]])  # two documents in a row, and one with padding
 POSITIONS = torch.tensor([[0, 1, 2, 0, 1], [0, 1, 2, 3, 0]])
 REAL = DOCUMENT >= 0
-SEES = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 0]]).bool()
+IMAGE_INDEX = torch.tensor([[-1, 0, 1, -1, -1], [-1, -1, 2, 2, -1]])
+SEES = IMAGE_INDEX >= 0
 CLEAR = 1e-4  # of an expert's score above the next one's: finite differences must not move a choice
 
 
@@ -183,17 +185,25 @@ FUSION: dict[str, dict[str, Any]] = {
         "pass_without_image": False,
     },
 }
-MEDIA = torch.tensor([[0, 1], [2, 0]])  # of each row; the second has one
-MASKS = {"last": [[0, 1, 2, 0, 0], [0, 0, 1, 1, 0]], "all": [[0, 1, 3, 0, 0], [0, 0, 1, 1, 0]]}  # bits: which of them
+BATCH = Batch(
+    tokens=torch.zeros_like(DOCUMENT),
+    labels=torch.zeros_like(DOCUMENT),
+    positions=POSITIONS,
+    document=DOCUMENT,
+    image_index=IMAGE_INDEX,
+    media_document=torch.tensor([[0, 0], [0, 0], [1, 0]]),
+    images=torch.zeros(3, 3, 1, 1, dtype=torch.uint8),
+    media_of_frame=torch.arange(3),
+    frame_time=torch.zeros(3),
+)
 
 
-@pytest.mark.parametrize("sees", MASKS)
+@pytest.mark.parametrize("sees", ["last", "all"])
 @pytest.mark.parametrize("options", FUSION.values(), ids=FUSION)
 def test_gated_cross_attention(options, sees):
     config = FusionConfig(**{"num_heads": 2, "head_dim": 3, "ffn_dim": 5, "sees": sees, **options})
     module = fill(GatedCrossAttention(config, dim=4, latent_dim=3))
-    bits = torch.tensor(MASKS[sees])
-    sight = Sight(MEDIA, torch.stack((bits & 1, bits & 2), dim=-1).bool(), SEES)
+    sight = Sight.of(BATCH, sees)
     check(module, lambda x, latents: module(x, module.project_media(latents), sight), random(2, 5, 4), random(3, 2, 3))
 
 

@@ -9,7 +9,7 @@ import torch
 from vlm_fakes import DOCUMENTS, build, change
 
 from vlm import Image, Sample, Text, attention_maps
-from vlm.fusion import Sight
+from vlm.sight import Sight
 
 
 @pytest.mark.parametrize("sees", ["last", "all"])
@@ -55,10 +55,12 @@ def test_without_resampler_the_map_is_the_gated_layers_own_attention(processor, 
     config = dataclasses.replace(change(encoder={"prefix_tokens": prefix}, fusion={"every": 9}), resampler=None)
     model = build(config)
     batch = processor([DOCUMENTS[1]])
-    block, sight = model.fusion["0"], Sight.of(batch)
+    block = model.fusion["0"]
     with torch.no_grad():
-        x = model.decoder.embedding(batch.tokens)
-        looks = block.attention(x, block.project_media(model.latents(batch)), sight)[0, -1, 0]
+        x = model.decoder.embedding(batch.tokens[:, -1:])
+        keys = block.project_media(model.latents(batch))
+        sight = Sight.of(batch).after(batch.lengths - 1)
+        looks = block.attention(x, keys, sight)[0, 0, 0]
     assert len(looks) == 16 + prefix
     patches = looks[prefix:]
     torch.testing.assert_close(attention_maps(model, batch)[0].flatten(), patches / patches.sum())

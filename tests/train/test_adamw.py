@@ -1,0 +1,43 @@
+"""The optimizer's kernel, interpreted, against torch's AdamW."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from train.adamw import AdamW
+from train.adamw_kernel import adamw_
+
+OPTIONS = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "close"), [((2048,), "float32", 1e-6), ((3, 1001), "float32", 1e-6), ((7,), "bfloat16", 0.02)]
+)
+def test_steps_are_torchs(shape, dtype, close):
+    torch.manual_seed(0)
+    weight = torch.randn(shape).to(getattr(torch, dtype))
+    theirs = torch.nn.Parameter(weight.clone())
+    optimizer = torch.optim.AdamW([theirs], **OPTIONS)
+    mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+    for step in range(1, 5):
+        theirs.grad = torch.randn_like(weight)
+        optimizer.step()
+        adamw_(weight, theirs.grad, mean, square, step, **OPTIONS)
+    state = optimizer.state[theirs]
+    for ours, other in ((weight, theirs.detach()), (mean, state["exp_avg"]), (square, state["exp_avg_sq"])):
+        torch.testing.assert_close(ours, other, atol=close, rtol=close)
+
+
+def test_on_the_cpu_it_is_torchs_and_its_state_is_taken_over():
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(5)) for _ in range(2))
+    mine, other = AdamW([ours], **OPTIONS), torch.optim.AdamW([theirs], **OPTIONS)
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(5)
+        mine.step()
+        other.step()
+    assert torch.equal(ours, theirs)
+    again = torch.optim.AdamW([ours], **OPTIONS)
+    again.load_state_dict(mine.state_dict())
+    assert torch.equal(again.state[ours]["exp_avg"], other.state[theirs]["exp_avg"])

@@ -1,0 +1,96 @@
+"""Compiled blocks against plain ones: losses, gradients, generation; and one compilation for ragged batches."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from vlm_fakes import CONFIG, DOCUMENTS, build, byte_tokenizer, change
+
+from vlm import moe
+from vlm.compile import compile_blocks
+from vlm.load import build_processor
+from vlm.model import VLM
+
+CONFIGS = {
+    "plain": CONFIG,
+    "all media": change(fusion={"sees": "all", "norm": "rms", "ffn": "gated", "query_key_norm": True}),
+    "experts": change(decoder={"num_experts": 6, "top_k": 5, "ffn_bias": True, "shared_dim": 16, "dense_layers": (1,)}),
+    "attention": change(decoder={"query_key_norm": "head", "shifted_kv_heads": 1, "sliding_window": 7, "attention_bias": True}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _traceable(monkeypatch: pytest.MonkeyPatch):
+    """The product for each expert on a CPU asks for sizes; this one, an outer product of all, does not."""
+
+    def grouped(x, weight, ends):
+        expert = torch.searchsorted(ends, torch.arange(len(x)), right=True).clamp(max=len(weight) - 1)
+        return torch.einsum("sa,sac->sc", x, weight[expert])
+
+    monkeypatch.setattr(moe, "grouped_matmul", grouped)
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def batches(model: VLM):
+    """Packed rows and padded ones; clips and pictures, several media, one, none."""
+    processor = build_processor(model.config, byte_tokenizer())
+    documents = [processor.encode(sample) for sample in DOCUMENTS]
+    packed, alone = [documents[:4], documents[4:]], [[d] for d in documents[1:3]]
+    for rows in (
+        packed,
+        packed[::-1],
+        alone,
+        [[documents[1]], [documents[2]]],
+        [[documents[0]], [documents[0]]],
+        [documents[3:], documents[:3]],
+    ):
+        yield processor.collate(rows, length=96)
+
+
+def loss_and_gradients(model: VLM, batch):
+    model.zero_grad()
+    loss = model(batch).loss
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_losses_and_gradients_are_the_plain_ones(config):
+    torch.manual_seed(0)
+    plain = build(config)
+    compiled = copy.deepcopy(plain)
+    compile_blocks(compiled, backend="aot_eager")
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for batch in batches(plain):
+        (ours, gradients), (theirs, expected) = loss_and_gradients(compiled, batch), loss_and_gradients(plain, batch)
+        torch.testing.assert_close(ours, theirs)
+        assert gradients.keys() == expected.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, expected[name], msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_ragged_batches_are_one_compilation():
+    torch.manual_seed(0)
+    model = build()
+    compile_blocks(model, backend="aot_eager")
+    first, *others = batches(model)
+    loss_and_gradients(model, first)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for batch in others:
+            if batch.num_media and batch.extent.packed:
+                loss_and_gradients(model, batch)
+
+
+def test_compiled_blocks_write_what_plain_ones_write():
+    torch.manual_seed(0)
+    plain = build()
+    compiled = copy.deepcopy(plain)
+    compile_blocks(compiled, backend="eager")
+    processor = build_processor(plain.config, byte_tokenizer())
+    prompts = processor(DOCUMENTS[1:4])
+    ours, theirs = (model.generate(prompts, max_new_tokens=5, stop_ids=()) for model in (compiled, plain))
+    assert ours.tokens == theirs.tokens
