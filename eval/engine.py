@@ -3,8 +3,8 @@
 Jobs are started in the order given (the caller's: long prompts first, so that memory runs out at the start and not at the end)
 and at most `Budget.window` at a time, which bounds the pictures held. Whenever no more can be started, the largest group of
 waiting requests with equal options gives one batch: those with the longest prompts, as many as the budget takes. A batch is of
-nearly equal lengths, then, whichever step of its arm each request is; what the model writes for a request does not depend on
-what stands beside it, so that results are those of any other budget.
+nearly equal lengths, then, whichever step of its arm each request is; but for rounding, what the model writes for a request
+does not depend on what stands beside it, so that results are those of any other budget.
 
 Where the accelerator's memory does not suffice the budget is halved, for good. A request that the model refuses (`ValueError`:
 a broken picture) is found by halving its batch and ends its own job alone.

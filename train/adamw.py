@@ -33,15 +33,26 @@ class AdamW(torch.optim.AdamW):
                 adamw_(weight, _laid_as(weight, weight.grad), *self._moments(weight), **options)
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A state saved on another kind of device is taken over as one of this: only torch's fused step counts on it."""
+        fused = [group["fused"] for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, here in zip(self.param_groups, fused, strict=True):
+            group["fused"] = here
+        for weight, state in self.state.items():
+            state["step"] = state["step"].to(weight.device if fused[0] else "cpu")
+            state["exp_avg"], state["exp_avg_sq"] = (_laid_as(weight, state[name]) for name in ("exp_avg", "exp_avg_sq"))
+
     def _moments(self, weight: Tensor) -> tuple[Tensor, Tensor, float]:
         """Mean and squares so far, and the number of this step, from 1."""
         state = self.state[weight]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.tensor(0.0, dtype=torch.float32)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
         state["step"] += 1
         return state["exp_avg"], state["exp_avg_sq"], float(state["step"])
 
 
-def _laid_as(weight: Tensor, gradient: Tensor) -> Tensor:
-    return gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)
+def _laid_as(weight: Tensor, other: Tensor) -> Tensor:
+    """`other` in memory as the weight is."""
+    return other if other.stride() == weight.stride() else torch.empty_like(weight, dtype=other.dtype).copy_(other)

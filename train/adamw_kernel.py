@@ -5,6 +5,7 @@ In float32, rounded once at the end to the precision of each tensor: 14 bytes of
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -43,19 +44,20 @@ def adamw_(
     count, (beta1, beta2) = weight.numel(), betas
     correct1, correct2 = 1 - beta1**step, 1 - beta2**step
     grid = (triton.cdiv(count, _BLOCK),)
-    _kernel[grid](
-        weight,
-        gradient,
-        mean,
-        square,
-        count,
-        lr,
-        beta1,
-        beta2,
-        eps,
-        weight_decay,
-        correct1,
-        correct2,
-        block=_BLOCK,
-        num_warps=8,
-    )
+    with torch.cuda.device_of(weight):
+        _kernel[grid](
+            weight,
+            gradient,
+            mean,
+            square,
+            count,
+            lr,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            correct1,
+            correct2,
+            block=_BLOCK,
+            num_warps=8,
+        )

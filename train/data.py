@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -143,8 +144,8 @@ class Steps:
             yield from self.loader
         except (ValueError, WorkerLost) as error:
             failed = self.loader.failed(error.with_traceback(None))  # which would keep the workers
-        while True:
-            yield failed
+        for micro in itertools.count(1):  # whole steps, as any other: what goes by a step's end comes at one
+            yield dataclasses.replace(failed, last=micro % self.loader.micro_batches == 0)
 
 
 def _digest(processor: Processor) -> str:

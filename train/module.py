@@ -11,12 +11,13 @@ import dataclasses
 import logging
 import math
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from datasets.counts import Counts
 from datasets.loader import StepBatch
 from train.config import OptimConfig, StageConfig
 from train.data_figures import Example, totals_of, waiting
@@ -34,6 +35,15 @@ class NotFinite(RuntimeError):  # noqa: N818 - what was found, as in the message
     """Too many steps in a row without a finite loss and gradient."""
 
 
+class _Micro(NamedTuple):
+    """What a step's end wants to know of a micro-batch, without its pictures."""
+
+    counts: Counts
+    state: dict[str, dict] | None
+    failure: Exception | None
+    load: Load
+
+
 class VLMModule(LightningModule):
     """`figures` holds the last step's numbers, summed over ranks, for the callbacks."""
 
@@ -46,7 +56,7 @@ class VLMModule(LightningModule):
         self.used_up = False  # no source has anything left, on any rank
         self.bad_steps = self.bad_in_a_row = 0
         self._left_out = False  # the last step
-        self._micro: list[StepBatch] = []  # of the step so far
+        self._micro: list[_Micro] = []  # of the step so far
         self._sums: list[Tensor] = []  # for each of them: nll, learnt tokens, tokens, failures
         self._router: Tensor | None = None  # [L, 2, E] of the step so far
         self._totals: Counter[str] = Counter()  # of this rank's data since the stage's start
@@ -67,7 +77,7 @@ class VLMModule(LightningModule):
         known = (step.step_learnt, step.counts.learnt, step.counts.tokens, step.failure is not None)
         sums = torch.stack([out.nll.new_full((), float(n), dtype=torch.float64) for n in known])
         nll, counts, sums = sum_over_ranks(out.nll, counts, sums)
-        self._micro.append(step)
+        self._micro.append(_Micro(step.counts, step.state, step.failure, step.load or Load.of(step.batch)))
         self._sums.append(torch.cat((nll.detach().double()[None], sums[1:])))
         if out.router is not None:
             self._router = counts if self._router is None else self._router + counts
@@ -76,7 +86,8 @@ class VLMModule(LightningModule):
         return total_loss(out.nll * micro, sums[0], out.router, self.model.config.decoder, counts=pairs) * world_size()
 
     def _end_step(self, norm: Tensor) -> None:
-        """Read the step's numbers, all at once: here alone the host waits for the device. Where a rank has failed, all stop."""
+        """Read the step's numbers, all at once: here alone the host waits for the device (and in vlm/rope.py, with
+        `rope_scaling: dynamic`). Where a rank has failed, all stop."""
         norm_read, *read = torch.cat((norm.detach().double()[None], *self._sums)).tolist()
         rows = [read[i : i + 4] for i in range(0, len(read), 4)]
         nll, learnt, tokens, failed = map(sum, zip(*rows, strict=True))
@@ -87,7 +98,7 @@ class VLMModule(LightningModule):
         for step, (*_, tokens_of_micro, _) in zip(micro, rows, strict=True):
             if tokens_of_micro:  # not of the step that finds all sources used up
                 self._totals.update(totals_of(step.counts))
-                arithmetic = flops(self.model.config, step.load or Load.of(step.batch), self.stage.train)
+                arithmetic = flops(self.model.config, step.load, self.stage.train)
                 self._totals.update({f"flop/{part}": n for part, n in arithmetic.items()})
             self._examples += [(self.global_step + 1, example) for example in step.counts.examples]
         self.data_state, self.used_up = micro[-1].state, tokens == 0

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -39,9 +38,18 @@ def checkpoint_activations(model: VLM) -> None:
     Names of weights, results and gradients stay what they are; without gradients nothing is different.
     """
     for block in (*model.decoder.layers, *model.fusion.values(), *getattr(model.resampler, "layers", ())):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = _checkpointed(block.forward)
     encoder: Any = next(m for m in model.encoder.children() if hasattr(m, "set_grad_checkpointing"))
     encoder.set_grad_checkpointing()
+
+
+def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of its own: a `partial` would keep torch.compile from the whole block."""
+
+    def run(*args: Any, **options: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, **options)
+
+    return run
 
 
 def is_distributed() -> bool:

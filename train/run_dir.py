@@ -34,6 +34,8 @@ _FREE = ("init_from", "budget_scale", "eval.", "validation.every", "data_root") 
 _WHERE = ("dir", "accelerator", "devices", "num_nodes", "threads", "workers")
 _HOW = (
     "deterministic",
+    "compile",
+    "activation_memory",
     "checkpoint_activations",
     "checkpoint_every",
     "keep",

@@ -92,6 +92,8 @@ def grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
 
 
 def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if q.is_cuda and q.dtype not in (torch.float16, torch.bfloat16):
+        k, v = _for_each_query_head(q, k, v)
     grouped = q.shape[1] != k.shape[1]
     if not (q.is_cuda and torch.is_grad_enabled()):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
@@ -101,12 +103,16 @@ def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """On a GPU keys and values are written out for each query head: with a mask and shared heads PyTorch has no kernel there
-    but the one that holds all T x S scores (16 GiB for 8,192 tokens and 16 heads, where this takes 0.25)."""
-    shared = q.shape[1] // k.shape[1]
-    if shared > 1 and q.is_cuda:
-        k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
+    if q.is_cuda:
+        k, v = _for_each_query_head(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+
+
+def _for_each_query_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values written out. With shared heads, and a mask or float32, PyTorch has no kernel on a GPU but the one that
+    holds all T x S scores (16 GiB for 8,192 tokens and 16 heads, where this takes 0.25)."""
+    shared = q.shape[1] // k.shape[1]
+    return (k, v) if shared == 1 else (k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1))
 
 
 class Attention(nn.Module):

@@ -55,7 +55,9 @@ class Batch:
     @cached_property
     def extent(self) -> Extent:
         """Counted where the tensors are, once; `to` takes it along, so a batch made on the host never asks its GPU."""
-        behind_other = (self.document != self.document[:, :1]) & (self.document >= 0)
+        real = self.document >= 0
+        behind_other = (self.document != self.document[:, :1]) & real
+        behind_padding = real[:, 1:] & ~real[:, :-1]
         index = self.image_index.flatten()
         last = index.cummax(dim=0).values
         frames, media, learnt, seeing, longest, turned, packed = torch.stack(
@@ -66,7 +68,7 @@ class Batch:
                 (index >= 0).sum(),
                 _most_alike(last.clamp(min=0), self.num_media),
                 ((index >= 0) & (index < last)).sum(),
-                behind_other.sum(),
+                behind_other.sum() + behind_padding.sum(),
             ]
         ).tolist()
         return Extent(max(1, frames), media, learnt, seeing, longest, turned == 0, packed > 0)

@@ -24,14 +24,14 @@ def compile_blocks(model: VLM | TextDecoder, activation_memory: float = 1.0, bac
     `activation_memory`, from 0 to 1, is the share of a block's activations that may be kept for its backward pass; the compiler
     chooses which of the others are the cheapest to compute again. 0 keeps what goes into a block. `backend` is torch.compile's.
 
-    Compilation comes with the first batch and takes about a minute; batches with another number of images, documents or learnt
-    tokens need no other. Wants a C++ compiler on a CPU, Triton on a GPU.
+    Compilation comes with the first batch and takes about a minute; the next batch with another number of pictures and the
+    first with a single one bring a part of it again, other numbers of documents or learnt tokens none. Wants a C++ compiler on
+    a CPU, Triton on a GPU.
     """
     torch._functorch.config.activation_memory_budget = activation_memory
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     for block in blocks(model):
         block.compile(backend=backend)
-    model.decoder.compiled = True
 
 
 def blocks(model: VLM | TextDecoder) -> Iterator[nn.Module]:

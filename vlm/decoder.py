@@ -69,14 +69,11 @@ class DecoderLayer(nn.Module):
 
 
 class TextDecoder(Writer, nn.Module):
-    """`decoder(tokens)` → logits [B, T, V]. Weights are made by `reset_parameters`, also on a model built on meta.
-
-    `compiled` says whether its layers are (vlm/compile.py): block masks are for these alone.
-    """
+    """`decoder(tokens)` → logits [B, T, V]. Weights are made by `reset_parameters`, also on a model built on meta."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.config, self.compiled = config, False
+        self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
@@ -134,11 +131,12 @@ class TextDecoder(Writer, nn.Module):
         keys = None if cache is None else cache.place(positions)
         masks = {window: self._mask(window, document, positions, fresh, keys) for window in self.config.windows}
         x, stats = self.embedding(tokens), []
+        first, real = positions == 0, document >= 0
         for index, layer in enumerate(self.layers):
             if before_layer is not None:
                 x = before_layer(index, x)
             layer_cache = None if cache is None else cache.layers[index]
-            x, s = layer(x, rotary, masks[self.config.window(index)], positions == 0, document >= 0, sees, layer_cache)
+            x, s = layer(x, rotary, masks[self.config.window(index)], first, real, sees, layer_cache)
             stats += [s] if s is not None else []
         return Hidden(self.norm(x), RouterStats.stack(stats) if stats else None)
 
@@ -149,7 +147,8 @@ class TextDecoder(Writer, nn.Module):
             return None
         if keys is not None:
             return window_mask(keys, positions, window)
-        if self.compiled and document.is_cuda and self.config.head_size in BLOCK_HEAD_SIZES:
+        compiled = self.layers[0]._compiled_call_impl is not None  # vlm/compile.py: block masks are for such layers alone
+        if compiled and document.is_cuda and self.config.head_size in BLOCK_HEAD_SIZES:
             return block_mask(document, window)
         place = torch.arange(length, device=document.device).expand_as(document)
         return window_mask(document_mask(document), place, window)

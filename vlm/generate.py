@@ -1,8 +1,8 @@
 """Generation with a cache: a prompt is read once, then one token a row and step.
 
-Two ways to go on lead to the same tokens. `Rows` runs the model's modules; rows that have ended leave the batch. On a GPU
-`vlm.decode_rows` replays one recorded step of kernels made for it. Here are ids alone: stop strings and characters that span
-tokens are the business of `vlm.text_stream`.
+There are two ways to go on, and they differ by rounding alone. `Rows` runs the model's modules; rows that have ended leave the
+batch. On a GPU `vlm.decode_rows` replays one recorded step of kernels made for it, where `can_record` says so. Here are ids
+alone: stop strings and characters that span tokens are the business of `vlm.text_stream`.
 
 B rows, T prompt tokens, V vocabulary.
 """
@@ -29,6 +29,8 @@ Finish = Literal["stop", "length"]
 Ends = Callable[[list[int]], bool]  # do these new tokens of a row end its text
 Written = list[tuple[int, float]]  # a token and its log-probability for each row
 RECORDED = 4  # new tokens from which recording a step pays
+MOST_ROWS = 32  # that the kernels' tiles are made for
+WIDEST_HEAD = 128  # likewise; wider ones take more shared memory than some GPUs have
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ def written(found: Tensor) -> Written:
 
 
 def going_rows(cursor: Cursor, chooser: Chooser, options: Sampling) -> Going:
-    """The faster way that this model can go."""
-    if options.max_new_tokens < RECORDED or not can_record(cursor.model):
+    """The recorded way where it is known to be the faster one, else the plain one."""
+    if options.max_new_tokens < RECORDED or len(cursor.logits) > MOST_ROWS or not can_record(cursor.model):
         return Rows(cursor, chooser)
     from vlm.decode_rows import RecordedRows  # needs Triton
 
@@ -145,14 +147,21 @@ def going_rows(cursor: Cursor, chooser: Chooser, options: Sampling) -> Going:
 
 
 def can_record(model: Writer) -> bool:
-    """Are its weights whole, on one GPU, of one precision that kernels take, and used in that precision?"""
+    """Are its weights whole, on one GPU, in half precision and used in it, and its modules as they were built?"""
     weight = model.decoder.embedding.weight
     if not weight.is_cuda or torch.is_autocast_enabled("cuda") or importlib.util.find_spec("triton") is None:
         return False
-    read = [*model.decoder.parameters(), *getattr(model, "fusion", nn.Module()).parameters()]
-    plain = all(type(p) is nn.Parameter and p.is_contiguous() for p in read)
-    alike = all((p.device, p.dtype) == (weight.device, weight.dtype) for p in read)
-    return plain and alike and weight.dtype in (torch.bfloat16, torch.float16, torch.float32)
+    parts = nn.ModuleList((model.decoder, getattr(model, "fusion", nn.Module())))
+    modules, read = list(parts.modules()), list(parts.parameters())
+    heads = model.decoder.config.head_size, *(block.config.head_dim for block in parts[1].children())
+    return (
+        weight.dtype in (torch.bfloat16, torch.float16)
+        and max(heads) <= WIDEST_HEAD
+        and all(type(p) is nn.Parameter and p.is_contiguous() for p in read)
+        and all((p.device, p.dtype) == (weight.device, weight.dtype) for p in read)
+        and all(type(m).__module__.partition(".")[0] in ("torch", "vlm") for m in modules)  # none is wrapped in another
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+    )
 
 
 def steps(model: Writer, batch: Batch, options: Sampling, ends: Ends | None = None) -> Iterator[list[NewToken]]:

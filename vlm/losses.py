@@ -20,7 +20,7 @@ from vlm.batch import IGNORE
 from vlm.config import DecoderConfig
 from vlm.moe import RouterStats, balance_loss, router_z_loss
 
-CHUNK = 1 << 27  # logits that exist at one time: 256 MiB in bf16
+CHUNK = 1 << 27  # logits that exist at one time: 256 MiB in bf16, 512 in float32
 
 
 def nll_sum(states: Tensor, labels: Tensor, head: Tensor, learnt: int | None = None) -> Tensor:

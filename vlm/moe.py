@@ -161,10 +161,11 @@ class _WideProduct(torch.autograd.Function):
         return _wide_product(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
+        of_x, of_weight = ctx.needs_input_grad
         grad = grad.to(x.dtype)
-        return grad @ weight, grad.t() @ x
+        return grad @ weight if of_x else None, grad.t() @ x if of_weight else None
 
 
 class Router(nn.Module):

@@ -93,6 +93,7 @@ def synchronise(device: str) -> None:
 def clean(device: str) -> None:
     """Give back what a model that is gone held, compiled code included, and count memory's peak anew."""
     torch._dynamo.reset()
+    torch._functorch.config.activation_memory_budget = 1.0
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

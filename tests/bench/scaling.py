@@ -3,8 +3,8 @@
 `python -m tests.bench.scaling [--curves length images experts batch] [--out DIR]`: one line, and with `--out` a plot of each
 curve. The first three are forward and backward passes of training, whose arithmetic is operations; the last is generation,
 whose arithmetic is bytes read. Experts are 8 to 128 with the same weights in all and the same active for a token. `figure` is
-the worst growth found: how many times more a point costs than the first one would lead to expect (1: just as its arithmetic
-says; below: fixed costs are spread thinner). Networks are shallow, so that all points fit.
+the worst growth found: how many times more a unit of a point's arithmetic costs than at the best point before it (1: cost grows
+as the arithmetic says, or slower). Networks are shallow, so that all points fit.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ def batch_sizes(options: argparse.Namespace) -> Points:
     prompt, new = generation.LENGTHS[options.shape]
     for rows in SIZES["batch"][options.shape]:
         write = generation.our_write(model, text_batch(config.vocab_size, rows, prompt, options.device, options.seed))
-        whole, one = (measure.timing(lambda n=n, w=write: w(n), options.device, windows=3, calls=1).seconds for n in (new, 1))
+        whole, one = (
+            measure.timing(lambda n=n, w=write: w(n), options.device, windows=options.windows, calls=1).seconds
+            for n in (new, 1)
+        )
         cost = arithmetic.decode_bytes(config, rows, prompt + new / 2, measure.dtype_of(options.device).itemsize)
         yield rows, max(whole - one, 1e-9), (new - 1) * cost
 
@@ -116,9 +119,9 @@ CURVES = {
 
 
 def summary(points: list[tuple[int, float, float]]) -> measure.Figures:
-    """With each point's growth over the first, divided by what the arithmetic has grown by."""
-    (_, seconds, cost), *_ = points
-    growth = [measure.rounded(s / seconds / (c / cost)) for _, s, c in points]
+    """With what a unit of each point's arithmetic costs, over the least that it has cost up to there."""
+    unit = [s / c for _, s, c in points]
+    growth = [measure.rounded(u / min(unit[: i + 1])) for i, u in enumerate(unit)]
     sizes, times, costs = zip(*points, strict=True)
     return {"sizes": sizes, "seconds": [measure.rounded(t) for t in times], "cost": costs, "growth": growth}
 

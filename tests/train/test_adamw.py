@@ -29,6 +29,24 @@ def test_steps_are_torchs(shape, dtype, close):
         torch.testing.assert_close(ours, other, atol=close, rtol=close)
 
 
+def test_a_state_of_the_other_kind_of_step_is_taken_over():
+    weight = torch.nn.Parameter(torch.randn(4, 3))
+    states = {}
+    for fused in (True, False):
+        optimizer = AdamW([weight], **OPTIONS, fused=fused)
+        weight.grad = torch.randn(4, 3)
+        optimizer.step()
+        states[fused] = optimizer.state_dict()
+    states[True]["state"][0]["exp_avg"] = states[True]["state"][0]["exp_avg"].t().contiguous().t()
+    for fused in (True, False):
+        optimizer = AdamW([weight], **OPTIONS, fused=fused)
+        optimizer.load_state_dict(states[not fused])
+        assert optimizer.param_groups[0]["fused"] is fused
+        assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+        assert torch.equal(optimizer.state[weight]["exp_avg"], states[not fused]["state"][0]["exp_avg"])
+        optimizer.step()
+
+
 def test_on_the_cpu_it_is_torchs_and_its_state_is_taken_over():
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Parameter(torch.ones(5)) for _ in range(2))

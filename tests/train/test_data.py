@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import tarfile
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 from train_runs import config, curve, metrics, train
 
 from datasets.counts import Counts, Skip
+from datasets.loader import MixtureLoader
 from datasets.shards import ShardWriter
 from datasets.source import BadSample
 from datasets.text import StdlibSource
@@ -306,3 +308,26 @@ def test_what_waits_is_told_apart_from_what_was_seen(tmp_path: Path) -> None:
     assert last["epochs/prose"] == last["data/samples/prose"] / 300
     table = data_tables(read_curves(run))["text"]
     assert (table.sources[0].samples, table.waiting) == (last["data/samples/prose"], last["data/waiting"])
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_data_that_stop_inside_an_accumulated_step_cost_nothing(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, and the same command then goes on as if nothing had been."""
+    settings = ["stages.text.micro_batches=4", "budget_scale=0.2e-6", "run.checkpoint_every=3"]
+    whole = train(tmp_path / "whole", *settings)
+    steps = MixtureLoader.__iter__
+
+    def broken(self: MixtureLoader):
+        if self.micro_batches == 4:
+            yield from itertools.islice(steps(self), 4 * after)
+            raise ValueError("the disk is gone")
+        yield from steps(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MixtureLoader, "__iter__", broken)
+        with pytest.raises(ValueError, match="the disk is gone"):
+            train(tmp_path / "run", *settings)
+    run = train(tmp_path / "run", *settings)
+    assert (run / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from train_runs import config, same_results, train
 
 from train.config import Config
@@ -18,6 +19,7 @@ from train.parallel import checkpoint_activations
 from train.run_dir import RunDirectory
 from train.start import first_model, first_processor
 from vlm.batch import Batch
+from vlm.compile import compile_blocks
 from vlm.losses import nll_sum
 from vlm.model import GROUPS, VLM
 
@@ -138,3 +140,18 @@ def test_frozen_decoder_the_loss_keeps_no_gradient_of_the_head(tmp_path: Path) -
         sizes.clear()
         nll_sum(states, batch.labels, model.decoder.head_weight).backward()
     assert max(sizes) <= states.numel() and model.decoder.head_weight.grad is None
+
+
+def test_checkpointed_blocks_are_compiled_whole(tmp_path: Path) -> None:
+    _, model, batch = made(tmp_path, "model.decoder.num_experts=1", "model.decoder.top_k=1")
+    plain = copy.deepcopy(model)
+    checkpoint_activations(model)
+    torch._dynamo.reset()
+    before = counters["stats"]["unique_graphs"]
+    compile_blocks(model, backend="aot_eager")
+    model(batch, with_logits=False).loss.backward()
+    assert counters["stats"]["unique_graphs"] - before >= 4  # decoder, fusion, resampler, encoder
+    plain(batch, with_logits=False).loss.backward()
+    for (name, ours), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=lambda text, name=name: f"{name}: {text}")
+    torch._dynamo.reset()

@@ -17,6 +17,7 @@ from train.module import VLMModule
 from train.optim import freeze
 from vlm import model as vlm_model
 from vlm import moe
+from vlm.flops import Load
 
 
 def test_numbers_are_read_once_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +36,9 @@ def test_numbers_are_read_once_at_the_end(tmp_path: Path, monkeypatch: pytest.Mo
     module = VLMModule(model, stage, settings.optim, steps=10)
     counts = Counts(tokens=batch.tokens.numel(), learnt=batch.extent.learnt)
     for last in (False, True):
-        step = StepBatch(batch._with(batch.extent, **fields), counts, last, 2 * counts.learnt, {} if last else None)
+        step = StepBatch(
+            batch._with(batch.extent, **fields), counts, last, 2 * counts.learnt, {} if last else None, load=Load.of(batch)
+        )
         with mode:
             module.training_step(step, 0).backward()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad])

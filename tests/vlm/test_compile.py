@@ -73,16 +73,27 @@ def test_losses_and_gradients_are_the_plain_ones(config):
             torch.testing.assert_close(gradient, expected[name], msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_ragged_batches_are_one_compilation():
+def test_ragged_batches_are_compiled_twice_at_most():
     torch.manual_seed(0)
     model = build()
     compile_blocks(model, backend="aot_eager")
-    first, *others = batches(model)
-    loss_and_gradients(model, first)
+    processor = build_processor(model.config, byte_tokenizer())
+    documents = [processor.encode(sample) for sample in DOCUMENTS]
+    rows = [[[1, 2], [3, 0]], [[1, 0], [2, 0]], [[3, 4], [1, 2]], [[3, 4], [3, 2]], [[0, 4], [6, 0]]]
+    ragged = [processor.collate([[documents[i] for i in row] for row in two], length=96) for two in rows]
+    assert len({batch.num_media for batch in ragged}) == 5
+    for batch in ragged[:2]:
+        loss_and_gradients(model, batch)
     with torch.compiler.set_stance("fail_on_recompile"):
-        for batch in others:
-            if batch.num_media and batch.extent.packed:
-                loss_and_gradients(model, batch)
+        for batch in ragged[2:]:
+            loss_and_gradients(model, batch)
+
+
+def test_a_copy_of_a_compiled_model_is_plain_and_knows_it():
+    model = build()
+    compile_blocks(model, backend="eager")
+    assert all(layer._compiled_call_impl is not None for layer in model.decoder.layers)
+    assert all(layer._compiled_call_impl is None for layer in copy.deepcopy(model).decoder.layers)
 
 
 def test_compiled_blocks_write_what_plain_ones_write():

@@ -47,6 +47,13 @@ def test_padding_behind_a_document_is_not_packed_and_padding_before_it_is(proces
     assert turned.extent.packed
 
 
+def test_padding_inside_a_document_is_not_overlooked(processor):
+    batch = processor(DOCUMENTS[:1])
+    hole = batch.document.clone()
+    hole[:, 2:4] = -1
+    assert not batch.extent.packed and dataclasses.replace(batch, document=hole).extent.packed
+
+
 def test_media_out_of_order_are_found_out(mixed):
     assert mixed.extent.in_order
     turned = torch.where(mixed.image_index >= 0, mixed.num_media - 1 - mixed.image_index, -1)

@@ -40,5 +40,6 @@ def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     """[c, V] logits, [c] labels → the loss of each row, float32 [c]; the logits become its gradient by them."""
     nll = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
     if len(labels):
-        _kernel[(len(labels),)](logits, labels, nll, logits.stride(0), logits.shape[1], block=_BLOCK, num_warps=8)
+        with torch.cuda.device_of(logits):
+            _kernel[(len(labels),)](logits, labels, nll, logits.stride(0), logits.shape[1], block=_BLOCK, num_warps=8)
     return nll

@@ -42,6 +42,7 @@ def route(
     rank = scores
     if BIAS:
         rank = scores + tl.load(bias_ptr + e, mask=e < E, other=0.0)
+    rank = tl.where(rank == rank, rank, -1e30)  # not a number: J experts all the same, each once
     rank = tl.where(e < E, rank, float("-inf"))
     j = tl.arange(0, BLOCK_J)
     ids = tl.zeros([BLOCK_J], tl.int32)

@@ -40,7 +40,8 @@ def take_rows(x: Tensor, order: Tensor, top_k: int) -> Tensor:
     x = x.contiguous()
     out = x.new_empty(len(order), x.shape[1])
     grid = (len(order), triton.cdiv(x.shape[1], _BLOCK))
-    _take[grid](x, order, out, x.shape[1], top_k=top_k, block=_BLOCK, num_warps=4)
+    with torch.cuda.device_of(x):
+        _take[grid](x, order, out, x.shape[1], top_k=top_k, block=_BLOCK, num_warps=4)
     return out
 
 
@@ -55,7 +56,8 @@ def sum_rows(rows: Tensor, place: Tensor, top_k: int) -> Tensor:
     rows = rows.contiguous()
     out = torch.empty(len(rows) // top_k, rows.shape[1], dtype=torch.float32, device=rows.device)
     grid = (len(out), triton.cdiv(rows.shape[1], _BLOCK))
-    _sum[grid](rows, place, out, rows.shape[1], top_k=top_k, block=_BLOCK, num_warps=4)
+    with torch.cuda.device_of(rows):
+        _sum[grid](rows, place, out, rows.shape[1], top_k=top_k, block=_BLOCK, num_warps=4)
     return out
 
 
