@@ -24,7 +24,6 @@ from vlm.kernels import router as router_kernels
 from vlm.moe import Experts, Router
 from vlm.sight import Sight
 
-EARLY = False  # kernels are launched before the one before has ended
 KEYS = 64  # of the cache, that are read at a time
 MOST_ROWS = 64  # a program takes; more rows are another program's, which reads the same weights from the GPU's cache
 
@@ -123,12 +122,6 @@ class Choice:
         return min(self.ids.numel(), self.num_experts)
 
 
-def _early(x: Tensor) -> dict[str, bool]:
-    """Options of each launch."""
-    early = EARLY and x.is_cuda and torch.cuda.get_device_capability(x.device)[0] >= 9
-    return {"EARLY": True, "launch_pdl": True} if early else {"EARLY": False}
-
-
 def power(n: int, least: int = 1) -> int:
     return max(triton.next_power_of_2(n), least)
 
@@ -171,7 +164,6 @@ def expand(x: Tensor, norm: Norm, matrix: Matrix, act: Activation | None = None,
         x, norm.weight, norm.bias, norm.eps, matrix.weight, matrix.up, bias, matrix.up_bias, ids, y,
         rows, rows * constants["J"], *matrix.strides, 0 if bias is None else bias.stride(0),
         **constants, GATED=matrix.up is not None, NORM=norm.kind, ACT=act or "none", BIAS=bias is not None,
-        **_early(x),
     )  # fmt: skip
     return y
 
@@ -186,7 +178,6 @@ def contract(
         h, matrix.weight, bias, *((h, h) if choice is None else (choice.ids, choice.weights)), scale, sees, x,
         rows, rows * constants["J"], choice.slots if choice else 1, *matrix.strides, 0 if bias is None else bias.stride(0),
         **constants, BIAS=bias is not None, SCALED=scale is not None, SEES=sees is not None,
-        **_early(x),
     )  # fmt: skip
 
 
@@ -200,7 +191,7 @@ def project(x: Tensor, norm: Norm, attention: Attention) -> Tensor:
     products.project[grid](
         x, norm.weight, norm.eps, *(part.weight for part in parts), *(part.bias for part in parts), y, rows,
         K=k, N_Q=n_q, N_K=n_k, BIAS=attention.query.bias is not None, BLOCK_B=block, BLOCK_N=tile.n,
-        BLOCK_K=min(tile.k, power(k, 16)), STAGES=tile.stages, num_warps=tile.warps, **_early(x),
+        BLOCK_K=min(tile.k, power(k, 16)), STAGES=tile.stages, num_warps=tile.warps,
     )  # fmt: skip
     return y
 
@@ -214,7 +205,6 @@ def route(x: Tensor, norm: Norm, router: Router) -> tuple[Tensor, Choice]:
         x, norm.weight, norm.eps, router.weight, router.bias, y, ids, weights, router.scale,
         K=k, E=experts, J=j, SIGMOID=router.kind == "sigmoid", BIAS=router.bias is not None, NORMALIZE=router.normalize,
         BLOCK_E=block_e, BLOCK_J=power(j), BLOCK_K=min(power(k), max(16384 // block_e, 16)), num_warps=8,
-        **_early(x),
     )  # fmt: skip
     return y, Choice(ids, weights, experts)
 
@@ -239,11 +229,10 @@ def attend(
         H=heads, KH=kv, h=h, SHIFTED=attention.shifted, NORM=kind, CLIP=clip is not None, WINDOW=window is not None,
         SPLITS=splits, BLOCK_G=power(heads // kv, 16), BLOCK_H=power(h, 16), BLOCK_Q=power(heads * h) if wide else 1,
         BLOCK_KV=power(kv * h) if wide else 1, BLOCK_S=KEYS, num_warps=4,
-        **_early(qkv),
     )  # fmt: skip
     if splits > 1:
         constants = {"h": h, "SPLITS": splits, "BLOCK_H": power(h), "num_warps": 1}
-        attend_kernels.merge[(rows * heads,)](parts, sums, out, **constants, **_early(qkv))
+        attend_kernels.merge[(rows * heads,)](parts, sums, out, **constants)
     return out
 
 
@@ -262,7 +251,7 @@ def attend_media(q: Tensor, media: tuple[Tensor, Tensor], sight: Sight, norm: No
         q, *media, by.media, by.mask, norm.weight, norm.bias, norm.eps, h**-0.5, out,
         most, latents, *media[0].stride()[:3], *media[1].stride()[:3],
         H=heads, h=h, NORM=norm.kind, MASKED=by.mask is not None, BLOCK_H=power(h), BLOCK_R=min(power(latents), 64),
-        num_warps=4, **_early(q),
+        num_warps=4,
     )  # fmt: skip
     return out
 
@@ -271,4 +260,4 @@ def pick(logits: Tensor, tokens: Tensor, found: Tensor) -> None:
     """Of logits [B, V] the likeliest into `tokens` [B], it and its log-probability into `found`, float32 [B, 2]."""
     rows, vocab = logits.shape
     constants = {"V": vocab, "BLOCK_V": min(power(vocab), 8192), "num_warps": 16}
-    pick_kernels.pick[(rows,)](logits, tokens, found, **constants, **_early(logits))
+    pick_kernels.pick[(rows,)](logits, tokens, found, **constants)

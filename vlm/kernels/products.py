@@ -17,15 +17,6 @@ import triton.language as tl
 
 
 @triton.jit
-def begin(EARLY: tl.constexpr):
-    """Wait for the kernel before. An EARLY one is on the processors by then ("programmatic dependent launch", from Hopper on)
-    and lets the next one come."""
-    if EARLY:
-        tl.extra.cuda.gdc_wait()
-        tl.extra.cuda.gdc_launch_dependents()
-
-
-@triton.jit
 def activate(x, ACT: tl.constexpr):
     """float32 → float32; the names are those of `vlm.activation`."""
     if ACT == "silu":
@@ -149,10 +140,9 @@ def expand(
     rows, pairs, stride_e, stride_n, stride_k, bias_stride,
     K: tl.constexpr, N: tl.constexpr, J: tl.constexpr, ROUTED: tl.constexpr, BY_PAIR: tl.constexpr, GATED: tl.constexpr,
     NORM: tl.constexpr, ACT: tl.constexpr, BIAS: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_J: tl.constexpr,
-    BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """x [B, K] → y [B, J, N]; a program has a slot, a tile of N and a block of rows."""
-    begin(EARLY)
     b = tl.program_id(2) * BLOCK_B + tl.arange(0, BLOCK_B)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = n < N
@@ -196,10 +186,9 @@ def contract(
     rows, pairs, slots, stride_e, stride_n, stride_k, bias_stride,
     K: tl.constexpr, N: tl.constexpr, J: tl.constexpr, ROUTED: tl.constexpr, BY_PAIR: tl.constexpr, BIAS: tl.constexpr,
     SCALED: tl.constexpr, SEES: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_P: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """x [B, N] += scale [N] · Σ_j weight_j (h [B, J, K]_j W_j), in rows where `sees` [B]; a program has a tile of N."""
-    begin(EARLY)
     b = tl.program_id(1) * BLOCK_B + tl.arange(0, BLOCK_B)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = n < N
@@ -240,10 +229,9 @@ def contract(
 def project(
     x_ptr, norm_w, eps, q_ptr, k_ptr, v_ptr, q_bias, k_bias, v_bias, y_ptr, rows,
     K: tl.constexpr, N_Q: tl.constexpr, N_K: tl.constexpr, BIAS: tl.constexpr,
-    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """x [B, K] → queries, keys and values of norm(x) side by side, y [B, N_Q + 2 N_K]; matrices are [out, K]."""
-    begin(EARLY)
     tiles_q: tl.constexpr = (N_Q + BLOCK_N - 1) // BLOCK_N
     tiles_k: tl.constexpr = (N_K + BLOCK_N - 1) // BLOCK_N
     tile, w, bias, start, size = tl.program_id(0), q_ptr, q_bias, 0, N_Q

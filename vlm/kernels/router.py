@@ -8,17 +8,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlm.kernels.products import begin, moments, normed
+from vlm.kernels.products import moments, normed
 
 
 @triton.jit
 def route(
     x_ptr, norm_w, eps, w_ptr, bias_ptr, y_ptr, ids_ptr, weights_ptr, routed_scale,
     K: tl.constexpr, E: tl.constexpr, J: tl.constexpr, SIGMOID: tl.constexpr, BIAS: tl.constexpr, NORMALIZE: tl.constexpr,
-    BLOCK_E: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK_E: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """x [B, K] → norm(x) [B, K], ids int32 [B, J], highest score first, and weights float32 [B, J]; a program has a row."""
-    begin(EARLY)
     row = tl.program_id(0)
     b = row + tl.arange(0, 1)
     real = b >= 0
