@@ -1,6 +1,6 @@
 """The training loss as sums, so that micro-batches and ranks add up to exactly the loss of the whole step.
 
-The cross-entropy never holds all logits: they are made CHUNK of them at a time, and their gradients with them in the forward
+The cross-entropy never holds all logits: CHUNK bytes of them are made at a time, and their gradients with them in the forward
 pass, while they are there (as in Liger Kernel, Hsu et al., 2024). What stays for the backward pass has the size of the states
 and of the head, not of [B, T, V].
 
@@ -20,7 +20,7 @@ from vlm.batch import IGNORE
 from vlm.config import DecoderConfig
 from vlm.moe import RouterStats, balance_loss, router_z_loss
 
-CHUNK = 1 << 27  # logits that exist at one time: 256 MiB in bf16, 512 in float32
+CHUNK = 1 << 29  # bytes of logits that exist at one time, in the head's precision
 
 
 def nll_sum(states: Tensor, labels: Tensor, head: Tensor, learnt: int | None = None) -> Tensor:
@@ -116,7 +116,7 @@ def _gradient(logits: Tensor, normaliser: Tensor, labels: Tensor) -> Tensor:
 
 
 def _chunks(states: Tensor, labels: Tensor, head: Tensor) -> zip[tuple[Tensor, Tensor]]:
-    rows = max(1, CHUNK // len(head))
+    rows = max(1, CHUNK // (len(head) * head.element_size()))
     return zip(states.split(rows), labels.split(rows), strict=True)
 
 

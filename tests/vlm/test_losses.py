@@ -12,7 +12,7 @@ from vlm.losses import nll_sum
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(losses, "CHUNK", 8 * 17)  # 8 positions of 17 logits
+    monkeypatch.setattr(losses, "CHUNK", 8 * 17 * 8)  # 8 positions of 17 logits in float64
 
 
 def plain(states, labels, head):
