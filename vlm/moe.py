@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlm.activation import ACTIVATIONS
-from vlm.config import DecoderConfig
+from vlm.config import Activation, DecoderConfig
 
 _MANY = 4  # experts a token from which rows are moved by kernels of their own: the compiler's are slow there
 _ROW = 8  # the grouped kernel wants rows of whole 16 bytes: so many bf16 numbers
@@ -63,6 +63,11 @@ def router_z_loss(stats: RouterStats, tokens: Tensor) -> Tensor:
     return (stats.z / tokens.clamp(min=1)).mean()
 
 
+def in_one_kernel(dtype: torch.dtype, *widths: int) -> bool:
+    """Has a GPU a grouped kernel for it? Without one the host must know how many rows each expert has."""
+    return dtype == torch.bfloat16 and all(width % _ROW == 0 for width in widths)
+
+
 def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """[S, A] rows sorted by expert, [E, A, C] weights, [E] where each expert's rows end → [S, C].
 
@@ -70,7 +75,7 @@ def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """
     if weight.shape[0] == 1:
         return x @ weight[0]
-    if x.is_cuda and x.dtype == torch.bfloat16 and x.shape[1] % _ROW == weight.shape[2] % _ROW == 0:
+    if x.is_cuda and in_one_kernel(x.dtype, x.shape[1], weight.shape[2]):
         return F.grouped_mm(x, weight.to(x.dtype), offs=ends.to(torch.int32))
     return torch.cat([rows @ w for rows, w in zip(x.tensor_split(ends[:-1].tolist()), weight.unbind(), strict=True)])
 
@@ -229,6 +234,33 @@ class Router(nn.Module):
         return self
 
 
+def _gated(y: Tensor, weights: Tensor | None, activation: Activation) -> Tensor:
+    """Gate and up side by side [S, 2 F] → act(gate) · up [S, F], times weights [S]."""
+    gate, up = y.chunk(2, dim=-1)
+    h = ACTIVATIONS[activation](gate) * up
+    return h if weights is None else (h * weights[:, None]).to(y.dtype)
+
+
+class _WeightedDown(torch.autograd.Function):
+    """`_gated` and the down projections, in bf16 on a GPU. The gradient makes `_gated` again where it reads gate and up for
+    their own gradients: to keep it would take memory, to make it apart another reading."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weights: Tensor, down: Tensor, ends: Tensor, activation: Activation) -> Tensor:
+        ctx.save_for_backward(y, weights, down, ends)
+        ctx.activation = activation
+        return F.grouped_mm(_gated(y, weights, activation), down, offs=ends)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from vlm.kernels.gated import gated_gradient
+
+        y, weights, down, ends = ctx.saved_tensors
+        of_h = F.grouped_mm(grad, down.transpose(1, 2), offs=ends)
+        of_y, h, of_weights = gated_gradient(y, weights, of_h, ctx.activation)
+        return of_y, of_weights, F.grouped_mm(h.t(), grad, offs=ends) if ctx.needs_input_grad[2] else None, None, None
+
+
 class Experts(nn.Module):
     """E gated feed-forwards, down(act(gate x) · up x) (Shazeer, 2020), stacked; gate and up projections side by side."""
 
@@ -237,7 +269,7 @@ class Experts(nn.Module):
 
     def __init__(self, config: DecoderConfig, num_experts: int, hidden: int) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = config.activation
         self.gate_up = nn.Parameter(torch.empty(num_experts, config.dim, 2 * hidden))
         self.down = nn.Parameter(torch.empty(num_experts, hidden, config.dim))
         for name, width in (("gate_up_bias", 2 * hidden), ("down_bias", config.dim)):
@@ -251,10 +283,10 @@ class Experts(nn.Module):
         y = grouped_matmul(x, self.gate_up, ends)
         if self.gate_up_bias is not None:
             y = y + self.gate_up_bias.to(y.dtype)[expert]
-        gate, up = y.chunk(2, dim=-1)
-        y = self.activation(gate) * up
-        y = y if weights is None else (y * weights[:, None]).to(y.dtype)
-        y = grouped_matmul(y, self.down, ends)
+        if weights is not None and y.is_cuda and in_one_kernel(y.dtype, *self.down.shape[1:]):
+            y = _WeightedDown.apply(y, weights, self.down.to(y.dtype), ends.to(torch.int32), self.activation)
+        else:
+            y = grouped_matmul(_gated(y, weights, self.activation), self.down, ends)
         if self.down_bias is None:
             return y
         bias = self.down_bias[expert]
