@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100  # label of a position that is not learnt
@@ -110,6 +111,22 @@ class Batch:
             media_of_frame=self.tokens.new_zeros(1),
             frame_time=torch.zeros(1, device=self.tokens.device),
         )
+
+    def in_whole(self, columns: int) -> Batch:
+        """The same prompts padded to a multiple of `columns` tokens, and with an extent that is the most it can be wherever it
+        may be more than it is: so that few kinds of batches are met."""
+        rows, length = self.tokens.shape
+        length += -length % columns
+        fill = {"tokens": 0, "labels": IGNORE, "document": -1, "image_index": -1}
+        tensors = {n: F.pad(getattr(self, n), (0, length - self.tokens.shape[1]), value=v) for n, v in fill.items()}
+        more = torch.arange(self.tokens.shape[1], length, device=self.tokens.device).expand(rows, -1)
+        tensors["positions"] = torch.cat((self.positions, more), dim=1)
+        extent = dataclasses.replace(self.extent, learnt=0, seeing=rows * length, longest=rows * length)
+        return self._with(extent, **tensors)
+
+    def copied(self) -> Batch:
+        """With tensors of its own."""
+        return self._with(self.extent, **{f.name: getattr(self, f.name).clone() for f in dataclasses.fields(self)})
 
     def _with(self, extent: Extent, **tensors: Tensor) -> Batch:
         """A copy with other tensors, whose extent is known."""

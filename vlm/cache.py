@@ -6,6 +6,8 @@ is overwritten by the tokens generated after it, and a query sees the keys up to
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +65,26 @@ class Cache:
             layer.positions = positions
         steps = torch.arange(self.layers[0].keys.shape[2], device=positions.device)
         return (steps <= positions[:, :, None])[:, None]
+
+    def of_rows(self, index: Tensor) -> Cache:
+        """A copy with rows `index` alone; the media are shared."""
+        new = dataclasses.replace(self, layers=[copy.copy(layer) for layer in self.layers])
+        new.reorder(index)
+        return new
+
+    def copied(self) -> Cache:
+        """With tensors of its own."""
+        keys = self.layers[0].keys
+        new = self.of_rows(torch.arange(len(keys), device=keys.device))
+        new.media = None if self.media is None else {name: (k.clone(), v.clone()) for name, (k, v) in self.media.items()}
+        return new
+
+    def tensors(self) -> list[Tensor]:
+        """All that the next step reads."""
+        found = [t for layer in self.layers for t in (layer.keys, layer.values, layer.unturned) if t.numel()]
+        if self.media is not None and self.sight is not None:
+            found += [t for pair in self.media.values() for t in pair] + self.sight.tensors()
+        return found
 
     def reorder(self, index: Tensor) -> None:
         """Go on with rows `index` [B'], in that order; a row may be left out, or taken several times."""

@@ -4,9 +4,6 @@ A layer is five to seven kernels where the modules take sixty: the time of a ste
 in it waits for the GPU or makes a tensor whose shape depends on values, so that a CUDA graph can hold it. Every option of
 the configuration is here; results differ from the modules' by rounding alone.
 
-What is computed from weights or configuration, like the tables of rotary positions, is made anew for each generation: there is
-nothing to be out of date.
-
 B rows, D model width, V vocabulary, S length of the cache.
 """
 
@@ -19,8 +16,9 @@ from torch import Tensor
 
 from vlm.attention import Attention
 from vlm.cache import Cache
-from vlm.fusion import GatedCrossAttention
-from vlm.kernels.launch import Matrix, Norm, attend, attend_media, contract, expand, project, route
+from vlm.config import DecoderConfig
+from vlm.kernels.launch import attend, attend_media, contract, expand, project, route
+from vlm.kernels.operands import Matrix, Norm
 from vlm.moe import MoE
 from vlm.rope import rotary_table
 
@@ -29,15 +27,11 @@ if TYPE_CHECKING:
 
 
 class DecodeStep:
-    """`step(tokens, positions)` → logits; `cache` is one that holds the prompts, and is written."""
+    """`step(tokens, positions)` → logits; `cache` holds the prompts, and is written; `table` is of `rotary_rows`."""
 
-    def __init__(self, model: Writer, cache: Cache) -> None:
-        self.decoder, self.cache = model.decoder, cache
+    def __init__(self, model: Writer, cache: Cache, table: tuple[Tensor, Tensor]) -> None:
+        self.decoder, self.cache, self.table = model.decoder, cache, table
         self.fusion = {} if cache.media is None else dict(model.fusion.items())
-        self.gates = {name: _gates(block, self.decoder.config.dim) for name, block in self.fusion.items()}
-        places = torch.arange(cache.layers[0].keys.shape[2], device=cache.layers[0].keys.device)[:, None]
-        cos, sin = rotary_table(places, torch.zeros_like(places), self.decoder.config)
-        self.table = cos[:, 0, 0].contiguous(), sin[:, 0, 0].contiguous()
 
     def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Tokens and where they go, [B] each → logits [B, V]."""
@@ -58,15 +52,16 @@ class DecodeStep:
 
     def _look(self, x: Tensor, name: str) -> None:
         """A gated block, as `vlm.fusion`."""
-        block, sight = self.fusion[name], self.cache.sight
-        config, (attention_gate, ffn_gate) = block.config, self.gates[name]
+        block, sight, media = self.fusion[name], self.cache.sight, self.cache.media
+        assert sight is not None and media is not None
+        config = block.config
         q = expand(x, Norm.of(block.attention_norm), Matrix.linear(block.query.weight))
-        y = attend_media(q, self.cache.media[name], sight, Norm.of(block.query_norm))
-        contract(y, Matrix.linear(block.out.weight), x, scale=attention_gate, sees=sight.sees)
+        y = attend_media(q, media[name], sight, Norm.of(block.query_norm))
+        contract(y, Matrix.linear(block.out.weight), x, gate=block.attention_gate, sees=sight.sees)
         norm, up, _, down = block.ffn
-        h = expand(x, Norm.of(norm), Matrix.linear(up.weight, gated=config.ffn == "gated"), config.activation)
+        h = expand(x, Norm.of(norm), Matrix.linear(up.weight))
         sees = sight.sees if config.pass_without_image else None
-        contract(h, Matrix.linear(down.weight), x, scale=ffn_gate, sees=sees)
+        contract(h, Matrix.linear(down.weight), x, config.activation, gate=block.ffn_gate, sees=sees)
 
 
 def feed_forward(x: Tensor, norm: Norm, moe: MoE, activation) -> None:
@@ -74,11 +69,13 @@ def feed_forward(x: Tensor, norm: Norm, moe: MoE, activation) -> None:
     y, choice = (x, None) if moe.router is None else route(x, norm, moe.router)
     norm = norm if choice is None else Norm.none()
     parts = [(moe.experts, choice)] + ([] if moe.shared is None else [(moe.shared, None)])
-    hidden = [expand(y, norm, Matrix.gate_up(experts), activation, chosen) for experts, chosen in parts]
-    for h, (experts, chosen) in zip(hidden, parts, strict=True):
-        contract(h, Matrix.down(experts), x, choice=chosen)
+    hidden = [expand(y, norm, Matrix.experts(e.gate_up, e.gate_up_bias), chosen) for e, chosen in parts]
+    for h, (e, chosen) in zip(hidden, parts, strict=True):
+        contract(h, Matrix.experts(e.down, e.down_bias), x, activation, chosen)
 
 
-def _gates(block: GatedCrossAttention, dim: int) -> tuple[Tensor, Tensor]:
-    """tanh of both gates, a number for each channel."""
-    return tuple(gate.detach().tanh().expand(dim).contiguous() for gate in (block.attention_gate, block.ffn_gate))
+def rotary_rows(length: int, config: DecoderConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions 0 to `length`, float32 [length, h] each, each as in a document that ends there."""
+    places = torch.arange(length, device=device)[:, None]
+    cos, sin = rotary_table(places, torch.zeros_like(places), config)
+    return cos[:, 0, 0].contiguous(), sin[:, 0, 0].contiguous()

@@ -1,7 +1,7 @@
 """Generation with a cache: a prompt is read once, then one token a row and step.
 
 There are two ways to go on, and they differ by rounding alone. `Rows` runs the model's modules; rows that have ended leave the
-batch. On a GPU `vlm.decode_rows` replays one recorded step of kernels made for it, where `can_record` says so. Here are ids
+batch. On a GPU `vlm.decode_rows` replays one recorded step of kernels made for it, where `recording_key` says so. Here are ids
 alone: stop strings and characters that span tokens are the business of `vlm.text_stream`.
 
 B rows, T prompt tokens, V vocabulary.
@@ -9,17 +9,17 @@ B rows, T prompt tokens, V vocabulary.
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlm.batch import Batch
 from vlm.cache import Cache
+from vlm.recording_key import recording_key
 from vlm.sampling import Chooser, Sampling
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 Finish = Literal["stop", "length"]
 Ends = Callable[[list[int]], bool]  # do these new tokens of a row end its text
 Written = list[tuple[int, float]]  # a token and its log-probability for each row
+ROUND = 256  # a recorded step's cache is a multiple of it
 RECORDED = 4  # new tokens from which recording a step pays
 MOST_ROWS = 32  # that the kernels' tiles are made for
-WIDEST_HEAD = 128  # likewise; wider ones take more shared memory than some GPUs have
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,36 @@ class NewToken:
 class Cursor:
     """The rows being written: their cache, where each one's next token goes, and the logits [B, V] for it."""
 
-    def __init__(self, model: Writer, batch: Batch, new_tokens: int) -> None:
-        """Read the prompts. Raises `ValueError` on rows with several documents, and on empty ones."""
+    def __init__(self, model: Writer, batch: Batch, new_tokens: int, key: Hashable | None = None) -> None:
+        """Read the prompts, with a `recording_key` as `vlm.decode_prompt` does.
+
+        Raises `ValueError` on rows with several documents, and on empty ones.
+        """
         if (batch.document > 0).any():
             raise ValueError("generation takes one document a row")
         if (batch.document.diff(dim=1) > 0).any():
             raise ValueError("generation takes prompts padded on the right; here padding stands before a token")
         if not (batch.lengths > 0).all():
             raise ValueError(f"the prompt of row {int(batch.lengths.argmin())} is empty: there is nothing to go on from")
-        self.model = model
+        self.model, self.key = model, key
         rows, longest = batch.tokens.shape
-        weight = model.decoder.embedding.weight
-        self.cache = Cache.empty(model.decoder.config, rows, longest + new_tokens, weight.device, weight.dtype)
+        weight, length = model.decoder.embedding.weight, longest + new_tokens
+        self.reading = None
+        if key is not None:
+            from vlm.decode_prompt import read
+
+            length = math.ceil(length / ROUND) * ROUND
+            logits, self.cache, self.reading = read(model, batch, length, key)
+        else:
+            self.cache = Cache.empty(model.decoder.config, rows, length, weight.device, weight.dtype)
+            logits = model.read_prompts(batch, self.cache)
         self.positions = batch.positions.gather(1, batch.lengths[:, None] - 1)[:, 0] + 1
-        self.logits = precise(model.read_prompts(batch, self.cache))
+        self.logits = precise(logits)
+
+    def close(self) -> None:
+        """Nothing of it is used any more."""
+        if self.reading is not None:
+            self.reading.close(self.model)
 
     def expand(self, count: int) -> None:
         """Each row `count` times, side by side."""
@@ -105,6 +121,9 @@ class Going(Protocol):
     def advance(self, going: list[int]) -> None:
         """Another token in these of the rows that were read, the others having ended."""
 
+    def close(self) -> None:
+        """Nothing more is written."""
+
 
 class Rows:
     """Step by step through the model's modules: the reference, for every device and precision."""
@@ -126,6 +145,9 @@ class Rows:
         self.cursor.feed(tokens)
         self.tokens = self.chooser(self.cursor.logits)
 
+    def close(self) -> None:
+        pass
+
 
 def chosen(logits: Tensor, tokens: Tensor) -> Tensor:
     """Tokens [B] and their log-probabilities by logits [B, V], side by side, [B, 2], so that they reach the host together."""
@@ -139,41 +161,33 @@ def written(found: Tensor) -> Written:
 
 def going_rows(cursor: Cursor, chooser: Chooser, options: Sampling) -> Going:
     """The recorded way where it is known to be the faster one, else the plain one."""
-    if options.max_new_tokens < RECORDED or len(cursor.logits) > MOST_ROWS or not can_record(cursor.model):
+    if cursor.key is None or options.max_new_tokens < RECORDED or len(cursor.logits) > MOST_ROWS:
         return Rows(cursor, chooser)
     from vlm.decode_rows import RecordedRows  # needs Triton
 
     return RecordedRows(cursor, chooser, options.max_new_tokens)
 
 
-def can_record(model: Writer) -> bool:
-    """Are its weights whole, on one GPU, in half precision and used in it, and its modules as they were built?"""
-    weight = model.decoder.embedding.weight
-    if not weight.is_cuda or torch.is_autocast_enabled("cuda") or importlib.util.find_spec("triton") is None:
-        return False
-    parts = nn.ModuleList((model.decoder, getattr(model, "fusion", nn.Module())))
-    modules, read = list(parts.modules()), list(parts.parameters())
-    heads = model.decoder.config.head_size, *(block.config.head_dim for block in parts[1].children())
-    return (
-        weight.dtype in (torch.bfloat16, torch.float16)
-        and max(heads) <= WIDEST_HEAD
-        and all(type(p) is nn.Parameter and p.is_contiguous() for p in read)
-        and all((p.device, p.dtype) == (weight.device, weight.dtype) for p in read)
-        and all(type(m).__module__.partition(".")[0] in ("torch", "vlm") for m in modules)  # none is wrapped in another
-        and not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
-    )
-
-
 def steps(model: Writer, batch: Batch, options: Sampling, ends: Ends | None = None) -> Iterator[list[NewToken]]:
     """Each step's new tokens, one for each row that has not ended, until all have."""
     if not len(batch.tokens) or not options.max_new_tokens:
         return
-    cursor = Cursor(model, batch, options.max_new_tokens)
-    chooser = Chooser(options, batch.tokens, batch.document >= 0, cursor.logits.shape[-1])
-    cursor.expand(options.num_samples)
-    rows = list(range(len(cursor.logits)))
+    cursor = Cursor(model, batch, options.max_new_tokens, recording_key(model))
+    try:
+        chooser = Chooser(options, batch.tokens, batch.document >= 0, cursor.logits.shape[-1])
+        cursor.expand(options.num_samples)
+        writing = going_rows(cursor, chooser, options)
+        try:
+            yield from _news(writing, len(cursor.logits), options, ends)
+        finally:
+            writing.close()
+    finally:
+        cursor.close()
+
+
+def _news(writing: Going, count: int, options: Sampling, ends: Ends | None) -> Iterator[list[NewToken]]:
+    rows = list(range(count))
     texts: list[list[int]] = [[] for _ in rows]
-    writing = going_rows(cursor, chooser, options)
     for left in reversed(range(options.max_new_tokens)):
         news = []
         for row, (token, logprob) in zip(rows, writing.read(), strict=True):

@@ -90,11 +90,9 @@ class Chooser:
     def __init__(self, options: Sampling, prompts: Tensor, real: Tensor, vocab_size: int) -> None:
         """`prompts` [B, T] ids, `real` [B, T]: is a token more than padding. Rows are `num_samples` a prompt, in order."""
         self.options = options
-        self.noise = [
-            np.random.default_rng((seed, sample))
-            for seed in options.seeds(len(prompts))
-            for sample in range(options.num_samples)
-        ]
+        seeds = options.seeds(len(prompts))
+        drawing = range(options.num_samples if options.temperature else 0)
+        self.noise = [np.random.default_rng((seed, sample)) for seed in seeds for sample in drawing]
         self.seen = None
         if options.repetition_penalty != 1:
             self.seen = seen_tokens(prompts, real, vocab_size).repeat_interleave(options.num_samples, dim=0)
@@ -125,7 +123,7 @@ class Chooser:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only."""
-        self.noise = [self.noise[row] for row in rows]
+        self.noise = [self.noise[row] for row in rows] if self.noise else []
         self.seen = None if self.seen is None else self.seen[list(rows)]
 
 

@@ -159,6 +159,11 @@ class Sight:
         by = self.by.at(last) if isinstance(self.by, Rows) else Rows(medium, None)
         return Sight(self.sees[rows, last][:, None], medium, by)
 
+    def tensors(self) -> list[Tensor]:
+        """Of a sight by `Rows`."""
+        assert isinstance(self.by, Rows)
+        return [self.sees, self.last, self.by.media] + ([] if self.by.mask is None else [self.by.mask])
+
     def of_rows(self, index: Tensor) -> Sight:
         """Of rows `index` alone, by `Rows`."""
         assert isinstance(self.by, Rows)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from vlm.kernels.tiles import begin
+
 
 @triton.jit
 def prepared(base, heads, i, wide, norm_w, eps, clip,
@@ -57,9 +59,10 @@ def attend(
     out_ptr, parts_ptr, sums_ptr, S,
     H: tl.constexpr, KH: tl.constexpr, h: tl.constexpr, SHIFTED: tl.constexpr, NORM: tl.constexpr, CLIP: tl.constexpr,
     WINDOW: tl.constexpr, SPLITS: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_Q: tl.constexpr,
-    BLOCK_KV: tl.constexpr, BLOCK_S: tl.constexpr,
+    BLOCK_KV: tl.constexpr, BLOCK_S: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """qkv [B, H + 2 KH, h] → out [B, H, h], or parts of it; a program has a row, a key head and a share of the keys."""
+    begin(EARLY)
     row, kv, split = tl.program_id(0) // KH, tl.program_id(0) % KH, tl.program_id(1)
     G: tl.constexpr = H // KH
     position = tl.load(positions_ptr + row).to(tl.int32)
@@ -122,9 +125,10 @@ def attend(
 @triton.jit
 def merge(
     parts_ptr, sums_ptr, out_ptr,
-    h: tl.constexpr, SPLITS: tl.constexpr, BLOCK_H: tl.constexpr,
+    h: tl.constexpr, SPLITS: tl.constexpr, BLOCK_H: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Parts of each head [B·H, SPLITS, h], and their largest scores and sums → out [B·H, h]."""
+    begin(EARLY)
     head = tl.program_id(0)
     part, i = head * SPLITS + tl.arange(0, SPLITS), tl.arange(0, BLOCK_H)
     m = tl.load(sums_ptr + part * 2)
@@ -140,9 +144,11 @@ def attend_media(
     q_ptr, keys_ptr, values_ptr, media_ptr, mask_ptr, norm_w, norm_b, eps, scale, out_ptr,
     most, latents, k_medium, k_latent, k_head, v_medium, v_latent, v_head,
     H: tl.constexpr, h: tl.constexpr, NORM: tl.constexpr, MASKED: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_R: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Queries [B, H, h] over the latents of the media [B, most] that `mask` [B, most] lets them see → out [B, H, h]; 0 where
     there are none. A program has a row and a head; strides are those of [M, R, H, h]."""
+    begin(EARLY)
     row, head = tl.program_id(0) // H, tl.program_id(0) % H
     i = tl.arange(0, BLOCK_H)
     inside = i < h

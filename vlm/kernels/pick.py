@@ -8,11 +8,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from vlm.kernels.tiles import begin
+
 
 @triton.jit
-def pick(logits_ptr, tokens_ptr, found_ptr, V: tl.constexpr, BLOCK_V: tl.constexpr):
+def pick(logits_ptr, tokens_ptr, found_ptr, V: tl.constexpr, BLOCK_V: tl.constexpr, EARLY: tl.constexpr):
     """logits [B, V] → tokens [B], and token and log-probability side by side, float32 [B, 2]; a program has a row. Of equal
     logits the first; where they are not numbers, nor is the log-probability."""
+    begin(EARLY)
     row = tl.program_id(0)
     v = tl.arange(0, BLOCK_V)
     largest = tl.full([BLOCK_V], float("-inf"), tl.float32)

@@ -8,30 +8,35 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vlm.kernels.products import moments, normed
+from vlm.kernels.tiles import begin, moments, normed, whole_row, whole_tile
 
 
 @triton.jit
 def route(
     x_ptr, norm_w, eps, w_ptr, bias_ptr, y_ptr, ids_ptr, weights_ptr, routed_scale,
     K: tl.constexpr, E: tl.constexpr, J: tl.constexpr, SIGMOID: tl.constexpr, BIAS: tl.constexpr, NORMALIZE: tl.constexpr,
-    BLOCK_E: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_E: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_K: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """x [B, K] → norm(x) [B, K], ids int32 [B, J], highest score first, and weights float32 [B, J]; a program has a row."""
-    row = tl.program_id(0)
-    b = row + tl.arange(0, 1)
-    real = b >= 0
-    e = tl.arange(0, BLOCK_E)
-    x_rows = x_ptr + b * K
-    mean, scale = moments(x_rows, real, eps, K, "rms", BLOCK_K, 1)
-    lanes = tl.zeros([BLOCK_E, BLOCK_K], tl.float32)
-    for start in range(0, K, BLOCK_K):
-        k = start + tl.arange(0, BLOCK_K)
-        tile = w_ptr + e[:, None] * K + k[None, :]
-        weight = tl.load(tile, mask=(e < E)[:, None] & (k < K)[None, :], other=0.0).to(tl.float32)
-        x = normed(x_rows, real, k, mean, scale, norm_w, norm_w, K, "rms")
-        tl.store(y_ptr + b[:, None] * K + k[None, :], x, mask=(k < K)[None, :])
-        lanes += x.to(tl.float32) * weight
+    row, e = tl.program_id(0), tl.arange(0, BLOCK_E)
+    if BLOCK_K >= K:
+        weight = whole_tile(w_ptr, e, e < E, K, 1, 0, K, BLOCK_K)
+        begin(EARLY)
+        k = tl.arange(0, BLOCK_K)
+        x = whole_row(x_ptr + row * K, eps, norm_w, norm_w, K, "rms", BLOCK_K)
+        tl.store(y_ptr + row * K + k[None, :], x.to(y_ptr.dtype.element_ty), mask=(k < K)[None, :])
+        lanes = x * weight.to(tl.float32)
+    else:
+        begin(EARLY)
+        b = row + tl.arange(0, 1)
+        mean, scale = moments(x_ptr + b * K, b >= 0, eps, K, "rms", BLOCK_K, 1)
+        lanes = tl.zeros([BLOCK_E, BLOCK_K], tl.float32)
+        for start in range(0, K, BLOCK_K):
+            k = start + tl.arange(0, BLOCK_K)
+            weight = whole_tile(w_ptr, e, e < E, K, 1, start, K, BLOCK_K)
+            x = normed(x_ptr + b * K, b >= 0, k, mean, scale, norm_w, norm_w, K, "rms")
+            tl.store(y_ptr + row * K + k[None, :], x, mask=(k < K)[None, :])
+            lanes += x.to(tl.float32) * weight.to(tl.float32)
     logits = tl.where(e < E, tl.sum(lanes, axis=1), float("-inf"))
     if SIGMOID:
         scores = 1 / (1 + tl.exp(-logits))
