@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from operator import call
 
 import torch
 from torch import nn
@@ -67,8 +68,8 @@ def peer_write(name: str, model: nn.Module, batch: Batch) -> Write:
         from tests.bench.peers.idefics import inputs as idefics_inputs
 
         inputs = idefics_inputs(batch, next(model.parameters()).dtype)
-    cache = {"cache_implementation": "static"} if name.endswith("static") else {}
-    return lambda new: model.generate(**inputs, max_new_tokens=new, min_new_tokens=new, do_sample=False, **cache)
+    static = {"cache_implementation": "static"} if name.endswith("static") else {}
+    return lambda new: model.generate(**inputs, max_new_tokens=new, min_new_tokens=new, do_sample=False, **static)
 
 
 def pace(write: Write, rows: int, new: int, options: argparse.Namespace) -> measure.Figures:
@@ -80,15 +81,17 @@ def pace(write: Write, rows: int, new: int, options: argparse.Namespace) -> meas
     return whole.figures(rows * new) | {"writing": writing, "first_token_s": measure.rounded(one.seconds)}
 
 
-def by_rows(make: Callable[[], nn.Module], write_of: Callable, batches: list[Batch], options: argparse.Namespace) -> ByRows:
-    """One model's pace for each batch, by its number of rows."""
+def by_rows(
+    make: Callable[[], nn.Module],
+    write_of: Callable,
+    batches: list[Batch],
+    options: argparse.Namespace,
+    attempt: Callable[[Callable[[], measure.Figures]], measure.Figures],
+) -> ByRows:
+    """One model's pace for each batch, by its number of rows; `attempt` says what becomes of errors."""
     measure.clean(options.device)
-    _, new = LENGTHS[options.shape]
-    try:
-        model = make()
-    except Exception as error:  # a peer that is not installed
-        return {len(b.tokens): measure.failure(error) for b in batches}
-    return {len(b.tokens): measure.attempt(lambda b=b: pace(write_of(model, b), len(b.tokens), new, options)) for b in batches}
+    model, (_, new) = cache(make), LENGTHS[options.shape]
+    return {len(b.tokens): attempt(lambda b=b: pace(write_of(model(), b), len(b.tokens), new, options)) for b in batches}
 
 
 def main(arguments: list[str] | None = None) -> list[measure.Figures]:
@@ -99,9 +102,10 @@ def main(arguments: list[str] | None = None) -> list[measure.Figures]:
     (prompt, new), config = LENGTHS[options.shape], config_of(options)
     batches = [prompts(config, rows, prompt, 1, options) for rows in options.batch]
     limits = measure.limits(options.device)
-    found = by_rows(partial(our_model, config, options), our_write, batches, options)
+    found = by_rows(partial(our_model, config, options), our_write, batches, options, call)  # our errors are raised
     names = [name for name in options.peer if name in PEERS[options.model]]
-    peers = {n: by_rows(partial(peer_model, n, options), partial(peer_write, n), batches, options) for n in names}
+    attempt = measure.attempt
+    peers = {n: by_rows(partial(peer_model, n, options), partial(peer_write, n), batches, options, attempt) for n in names}
     about = {"model": options.model, "prompt": prompt, "new_tokens": new, "sizes": dataclasses.asdict(config)}
     lines = []
     for rows in options.batch:

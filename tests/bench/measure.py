@@ -140,11 +140,7 @@ def attempt(work: Callable[[], Figures]) -> Figures:
     try:
         return work()
     except Exception as error:  # whatever goes wrong in a peer's code is a result here
-        return failure(error)
-
-
-def failure(error: Exception) -> Figures:
-    return {"error": f"{type(error).__name__}: {error}"[:300]}
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
 
 
 def beside(works: Mapping[str, Callable[[], Figures]], device: str) -> dict[str, Figures]:

@@ -69,6 +69,18 @@ def test_generation() -> None:
     check(line, ("mixtral", "mixtral_static"))
 
 
+def test_generation_raises_our_errors_and_reports_a_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(generation, "peer_model", fail)
+    (line,) = generation.main([*TINY, "--batch", "1", "--peer", "idefics"])
+    assert line["peers"] == {"idefics": {"error": "RuntimeError: broken"}}
+    monkeypatch.setattr(generation, "our_model", fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        generation.main([*TINY, "--batch", "1"])
+
+
 @transformers
 def test_first_token() -> None:
     check(first_token.main([*TINY, "--peer"]), ("idefics",))
