@@ -74,6 +74,8 @@ def _all_stages(run: RunDirectory, init_from: str | None, first: bool) -> None:
         checkpoint_activations(model)
     if compiles(config.run):
         compile_blocks(model, config.run.activation_memory)
+    elif config.run.activation_memory != 1 and first:
+        say("run.activation_memory: all is kept, as blocks are not compiled here (run.compile)")
     if first:
         run.begin(processor.tokenizer, text_settings(processor))
         for line in run.changed_budgets(position.stage):

@@ -14,16 +14,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from datasets.loader import StepBatch
+from train.monitors import say
 
 PASSED_OVER = 10  # steps
 ROWS = 40  # of the table
 
 
 class Profile(Callback):
-    """Profiles the process that it is in, into `directory`. A stage that ends before its `steps` leaves what there was."""
+    """Profiles the process that it is in, into `directory`. A stage that ends before its `steps` leaves what there was; what
+    follows the last of them, a validation say, is not taken for training."""
 
     def __init__(self, directory: Path, steps: int) -> None:
-        self.directory = directory
+        self.directory, self.steps, self.ended = directory, 0, False
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.profile = profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device == "cuda" else [])],
@@ -36,14 +38,28 @@ class Profile(Callback):
         self.profile.start()
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: StepBatch, index: int) -> None:
-        if batch.last:
+        if not batch.last:
+            return
+        self.steps += 1
+        if trainer.global_step >= trainer.max_steps:
+            self._end()
+        else:
             self.profile.step()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.profile.stop()
+        self._end()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
         self.profile.stop()
+        if self.steps <= PASSED_OVER:
+            name = self.directory.name
+            say(f"run.profile: {name} took {self.steps} steps here, of which the first {PASSED_OVER} are passed over")
 
     def _write(self, found: profile) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ plain Python: hooks, checkpoints and sharding go there. Names of weights stay wh
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import torch
@@ -25,13 +27,38 @@ def compile_blocks(model: VLM | TextDecoder, activation_memory: float = 1.0, bac
     chooses which of the others are the cheapest to compute again. 0 keeps what goes into a block. `backend` is torch.compile's.
 
     Compilation comes with the first batch and takes about a minute; the next batch with another number of pictures and the
-    first with a single one bring a part of it again, other numbers of documents or learnt tokens none. Wants a C++ compiler on
-    a CPU, Triton on a GPU.
+    first with a single one bring a part of it again, other numbers of documents or learnt tokens none. Raises `ValueError`
+    where inductor has no compiler to work with.
     """
+    if backend == "inductor":
+        check_compiler()
     torch._functorch.config.activation_memory_budget = activation_memory
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     for block in blocks(model):
         block.compile(backend=backend)
+
+
+def check_compiler() -> None:
+    """Inductor writes C++ for a CPU; for a GPU it writes Triton, which compiles a piece of C for each kernel."""
+    missing = _missing_c() if torch.cuda.is_available() else _missing_cpp()
+    if missing is not None:
+        raise ValueError(f"compiled blocks want a {missing}, and none is here: install one, or go without (run.compile: false)")
+
+
+def _missing_c() -> str | None:
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return None if any(map(shutil.which, compilers)) else "C compiler (gcc, clang, or what CC names)"
+
+
+def _missing_cpp() -> str | None:
+    from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "C++ compiler (g++, clang++, or what CXX names)"
+    return None
 
 
 def blocks(model: VLM | TextDecoder) -> Iterator[nn.Module]:

@@ -1,6 +1,6 @@
 """One more token in each row, by the kernels of `vlm.kernels`: what `decode_step` of a model computes, in few launches.
 
-A layer is five to seven kernels where the modules take sixty: the time of a step is then that of reading the weights. Nothing
+A layer is seven to nine kernels where the modules take sixty: the time of a step is then that of reading the weights. Nothing
 in it waits for the GPU or makes a tensor whose shape depends on values, so that a CUDA graph can hold it. Every option of
 the configuration is here; results differ from the modules' by rounding alone.
 

@@ -8,6 +8,7 @@ written over in place are read as they are then. What is in use is nobody else's
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -19,7 +20,11 @@ import torch
 if TYPE_CHECKING:
     from vlm.writer import Writer
 
-_kept: WeakKeyDictionary[Writer, dict[str, dict[Hashable, Any]]] = WeakKeyDictionary()
+SHARE = 10  # of a GPU's memory one part in so many may be kept, for each sort of thing
+MET = 64  # keys of a model that are remembered
+
+_kept: WeakKeyDictionary[Writer, dict[str, dict[Hashable, tuple[Any, int]]]] = WeakKeyDictionary()
+_met: WeakKeyDictionary[Writer, dict[Hashable, None]] = WeakKeyDictionary()
 
 
 class Recording:
@@ -42,16 +47,19 @@ class Recording:
     def _record(self, function: Callable[[], None]) -> None:
         try:
             self.graph = recorded(function)
-        except Exception as error:  # whatever it is, it comes again from the call if it is not of the recording
+        except BaseException as error:
             self.failed = True
             with contextlib.suppress(RuntimeError):
                 recorded(lambda: None)  # brings the generators of random numbers out of the recording that failed
+            if not isinstance(error, Exception):
+                raise
+            # whatever else it is, it comes again from the call if it is not of the recording
             warnings.warn(f"a step of generation could not be recorded and runs unrecorded: {error}", stacklevel=2)
 
 
 def recorded(function: Callable[[], None]) -> torch.cuda.CUDAGraph:
     """Its kernels, not run. (`torch.cuda.graph` would wait for the device and empty torch's store of memory first.)"""
-    graph, stream, caller = torch.cuda.CUDAGraph(), torch.cuda.Stream(), torch.cuda.current_stream()
+    graph, stream, caller = torch.cuda.CUDAGraph(), _stream(torch.cuda.current_device()), torch.cuda.current_stream()
     pool = torch.cuda.graph_pool_handle()
     stream.wait_stream(caller)
     with _garbage_waits(), torch.cuda.stream(stream):
@@ -64,6 +72,12 @@ def recorded(function: Callable[[], None]) -> torch.cuda.CUDAGraph:
             raise
     caller.wait_stream(stream)
     return graph
+
+
+@functools.cache
+def _stream(device: int) -> torch.cuda.Stream:
+    """One for all recordings: torch has few, and a new one may be another thread's."""
+    return torch.cuda.Stream(device)
 
 
 def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
@@ -86,19 +100,36 @@ def _garbage_waits() -> Iterator[None]:
             gc.enable()
 
 
+def met_before(model: Writer, key: Hashable) -> bool:
+    """Has this been asked of the key before?"""
+    met = _met.setdefault(model, {})
+    before = key in met
+    met[key] = met.pop(key, None)
+    while len(met) > MET:
+        del met[next(iter(met))]
+    return before
+
+
 def take(model: Writer, sort: str, key: Hashable) -> Any:
     """What was kept under these names, or `None`; it is the caller's until `put_back`."""
-    return _kept.get(model, {}).get(sort, {}).pop(key, None)
+    return _kept.get(model, {}).get(sort, {}).pop(key, (None, 0))[0]
 
 
-def put_back(model: Writer, sort: str, key: Hashable, thing: Any, most: int) -> None:
-    """Keep it, and no more than `most` of its sort: memory stays until others replace it or the model goes."""
+def put_back(model: Writer, sort: str, key: Hashable, thing: Any, most: int, size: int = 0) -> None:
+    """Keep it, and no more than `most` of its sort and a share of the GPU's memory, the oldest going first: what is kept stays
+    until others replace it or the model goes. `size`: bytes of its tensors."""
     kept = _kept.setdefault(model, {}).setdefault(sort, {})
-    kept[key] = thing
-    while len(kept) > most:
+    kept[key] = thing, size
+    while len(kept) > most or sum(size for _, size in kept.values()) > _room(model):
         del kept[next(iter(kept))]
+
+
+def _room(model: Writer) -> float:
+    device = model.decoder.embedding.weight.device
+    return torch.cuda.get_device_properties(device).total_memory / SHARE if device.type == "cuda" else float("inf")
 
 
 def forget(model: Writer) -> None:
     """Free the memory of a model's recordings."""
     _kept.pop(model, None)
+    _met.pop(model, None)

@@ -3,7 +3,7 @@
 The pass is recorded for a number of tokens that is a multiple of COLUMNS; shorter prompts are padded to it. What the network
 knows of a batch as plain numbers is part of what must fit, or is replaced by the most that it can be. The first prompts of a
 kind are read as they are; the second time the pass runs on fixed tensors, the third it is recorded. Prompts of more than
-MOST_TOKENS in all keep the GPU busy as it is, and large caches (more than MOST_PLACES tokens) are not kept.
+MOST_TOKENS or MOST_PICTURES in all keep the GPU busy as it is, and caches of more than MOST_PLACES tokens take much memory.
 
 B rows, T prompt tokens, V vocabulary.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from vlm.batch import Batch
 from vlm.cache import Cache
 from vlm.config import DecoderConfig
-from vlm.decode_graph import Recording, put_back, take
+from vlm.decode_graph import Recording, met_before, put_back, take
 from vlm.moe import in_one_kernel
 
 if TYPE_CHECKING:
@@ -31,21 +31,23 @@ if TYPE_CHECKING:
 COLUMNS = 64
 MOST_TOKENS = 2048
 MOST_PLACES = 4096
+MOST_PICTURES = 8
 KEPT = 4  # readings of a model
 
 
 @dataclass
 class Reading:
-    """What a recorded pass works at: `batch` in, `cache` and `logits` [B, V] out. The first time there is nothing of it."""
+    """What a recorded pass works at: `batch` in, `cache` and `logits` [B, V] out."""
 
     key: Hashable
-    batch: Batch | None = None
-    cache: Cache | None = None
+    batch: Batch
+    cache: Cache
     logits: Tensor | None = None
     recording: Recording = field(default_factory=Recording)
 
     def close(self, model: Writer) -> None:
-        put_back(model, "prompts", self.key, self, KEPT)
+        size = sum(t.nbytes for t in (*_tensors(self.batch), *self.cache.tensors()))
+        put_back(model, "prompts", self.key, self, KEPT, size)
 
 
 def read(model: Writer, batch: Batch, length: int, key: Hashable) -> tuple[Tensor, Cache, Reading | None]:
@@ -54,33 +56,32 @@ def read(model: Writer, batch: Batch, length: int, key: Hashable) -> tuple[Tenso
     A `Reading` that comes with them is to be closed when these are no longer used: its next pass overwrites them.
     """
     weight = model.decoder.embedding.weight
-    reading = None
-    few = batch.tokens.numel() <= MOST_TOKENS and len(batch.tokens) * length <= MOST_PLACES
-    if few and not waits(model.decoder.config, weight):
+    few = batch.tokens.numel() <= MOST_TOKENS and len(batch.images) <= MOST_PICTURES
+    if few and len(batch.tokens) * length <= MOST_PLACES and not waits(model.decoder.config, weight):
         batch = batch.in_whole(COLUMNS)
         key = (tuple(t.shape for t in _tensors(batch)), length, batch.extent, key)
         reading = take(model, "prompts", key)
-        if reading is None:
-            put_back(model, "prompts", key, Reading(key), KEPT)
-    if reading is None:
-        cache = Cache.empty(model.decoder.config, len(batch.tokens), length, weight.device, weight.dtype)
-        return model.read_prompts(batch, cache), cache, None
-    return *_read(model, batch, reading, length), reading
+        if reading is not None:
+            torch._foreach_copy_(_tensors(reading.batch), _tensors(batch))
+        elif met_before(model, key):
+            reading = Reading(key, batch.copied(), _cache(model, batch, length))
+        if reading is not None:
+            return *_read(model, reading), reading
+    cache = _cache(model, batch, length)
+    return model.read_prompts(batch, cache), cache, None
 
 
-def _read(model: Writer, batch: Batch, reading: Reading, length: int) -> tuple[Tensor, Cache]:
-    if reading.batch is None or reading.cache is None:
-        weight = model.decoder.embedding.weight
-        reading.batch = batch.copied()
-        reading.cache = Cache.empty(model.decoder.config, len(batch.tokens), length, weight.device, weight.dtype)
-    else:
-        torch._foreach_copy_(_tensors(reading.batch), _tensors(batch))
+def _cache(model: Writer, batch: Batch, length: int) -> Cache:
+    weight = model.decoder.embedding.weight
+    return Cache.empty(model.decoder.config, len(batch.tokens), length, weight.device, weight.dtype)
 
+
+def _read(model: Writer, reading: Reading) -> tuple[Tensor, Cache]:
     def forward() -> None:
         reading.logits = model.read_prompts(reading.batch, reading.cache)
 
-    with torch.cuda.device_of(batch.tokens):
-        reading.recording.run(forward, batch.tokens.device)
+    with torch.cuda.device_of(reading.batch.tokens):
+        reading.recording.run(forward, reading.batch.tokens.device)
     return reading.logits, dataclasses.replace(reading.cache, layers=[copy.copy(layer) for layer in reading.cache.layers])
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from vlm.cache import Cache
 from vlm.decode import DecodeStep, rotary_rows
 from vlm.decode_graph import Recording, put_back, take
-from vlm.generate import Cursor, Written, chosen, precise, written
+from vlm.generate import RECORDED, Cursor, Written, chosen, precise, written
 from vlm.kernels.launch import pick
 from vlm.sampling import Chooser
 from vlm.writer import Writer
@@ -76,14 +76,15 @@ class Desk:
     recording: Recording = field(default_factory=Recording)
 
     @classmethod
-    def of(cls, model: Writer, cache: Cache, positions: Tensor, *key: Hashable) -> Desk:
-        """For rows that go on at `positions` [B] with the contents of `cache`. `key`: what else the recording depends on."""
+    def of(cls, model: Writer, cache: Cache, positions: Tensor, *key: Hashable, shared: bool = False) -> Desk:
+        """For rows that go on at `positions` [B] with the contents of `cache`, which it may keep unless `shared`; `key` is
+        what else the recording depends on."""
         key = (*key, *((t.shape, t.dtype) for t in cache.tensors()))
         desk = take(model, "steps", key)
         if desk is None:
             table = rotary_rows(cache.layers[0].keys.shape[2], model.decoder.config, positions.device)
             found = torch.empty(len(positions), 2, dtype=torch.float32, device=positions.device)
-            return cls(key, cache.copied(), table, torch.empty_like(positions), positions.clone(), found)
+            return cls(key, cache.copied() if shared else cache, table, torch.empty_like(positions), positions.clone(), found)
         torch._foreach_copy_(desk.cache.tensors(), cache.tensors())
         desk.positions.copy_(positions)
         return desk
@@ -95,25 +96,32 @@ class RecordedRows:
     def __init__(self, cursor: Cursor, chooser: Chooser, new_tokens: int) -> None:
         self.model, self.chooser, self.left = cursor.model, chooser, new_tokens
         self.key = (cursor.key, chooser.plain)
-        self.desk = Desk.of(cursor.model, cursor.cache, cursor.positions, *self.key)
+        self.desk = Desk.of(cursor.model, cursor.cache, cursor.positions, *self.key, shared=cursor.shared)
+        self.place = cursor.model.decoder.embedding.weight.data_ptr()
         self.uniform = None if chooser.options.temperature == 0 else self.desk.positions.double()
         self.rows = list(range(len(self.desk.tokens)))  # of the desk's, those that have not ended
         self.mail = Mailbox(self.desk.found)
         self._launch(lambda: self._choose(cursor.logits))
+        cursor.close()  # all of it is here
 
     def read(self) -> Written:
         return self.mail.receive()
 
     def advance(self, going: list[int]) -> None:
+        if self.model.decoder.embedding.weight.data_ptr() != self.place:
+            raise RuntimeError("the model's weights were moved while it was writing")
         self.rows = [self.rows[i] for i in going]
         self.mail.narrow(going)
-        if LEAVE * len(self.rows) <= len(self.desk.tokens):
+        if self.left >= RECORDED and LEAVE * len(self.rows) <= len(self.desk.tokens):
             self._leave_behind()
         while self.left and len(self.mail.waiting) < AHEAD:
             self._launch(self._step)
 
     def close(self) -> None:
-        put_back(self.model, "steps", self.desk.key, self.desk, KEPT)
+        self._put_back(self.desk)
+
+    def _put_back(self, desk: Desk) -> None:
+        put_back(self.model, "steps", desk.key, desk, KEPT, sum(t.nbytes for t in desk.cache.tensors()))
 
     def _launch(self, function: Callable[[], None]) -> None:
         """Another token."""
@@ -155,4 +163,4 @@ class RecordedRows:
         self.chooser.keep(self.rows)
         self.uniform = None if self.uniform is None else self.uniform[index]
         self.rows = list(range(len(index)))
-        put_back(self.model, "steps", left.key, left, KEPT)
+        self._put_back(left)

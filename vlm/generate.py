@@ -82,18 +82,21 @@ class Cursor:
         else:
             self.cache = Cache.empty(model.decoder.config, rows, length, weight.device, weight.dtype)
             logits = model.read_prompts(batch, self.cache)
+        self.shared = self.reading is not None  # the cache, with what is kept for other prompts
         self.positions = batch.positions.gather(1, batch.lengths[:, None] - 1)[:, 0] + 1
         self.logits = precise(logits)
 
     def close(self) -> None:
         """Nothing of it is used any more."""
-        if self.reading is not None:
-            self.reading.close(self.model)
+        reading, self.reading, self.cache = self.reading, None, None
+        if reading is not None:
+            reading.close(self.model)
 
     def expand(self, count: int) -> None:
         """Each row `count` times, side by side."""
         if count > 1:
             self.cache.expand(count)
+            self.shared = False
             self.positions, self.logits = (t.repeat_interleave(count, dim=0) for t in (self.positions, self.logits))
 
     def take(self, index: Tensor) -> None:
@@ -162,6 +165,8 @@ def written(found: Tensor) -> Written:
 def going_rows(cursor: Cursor, chooser: Chooser, options: Sampling) -> Going:
     """The recorded way where it is known to be the faster one, else the plain one."""
     if cursor.key is None or options.max_new_tokens < RECORDED or len(cursor.logits) > MOST_ROWS:
+        if cursor.shared and options.max_new_tokens > 1:
+            cursor.cache = cursor.cache.copied()
         return Rows(cursor, chooser)
     from vlm.decode_rows import RecordedRows  # needs Triton
 

@@ -77,7 +77,57 @@ def grouped_matmul(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         return x @ weight[0]
     if x.is_cuda and in_one_kernel(x.dtype, x.shape[1], weight.shape[2]):
         return F.grouped_mm(x, weight.to(x.dtype), offs=ends.to(torch.int32))
-    return torch.cat([rows @ w for rows, w in zip(x.tensor_split(ends[:-1].tolist()), weight.unbind(), strict=True)])
+    if torch.compiler.is_compiling():
+        return _SplitProduct.apply(x, weight.to(x.dtype), ends)
+    return _by_expert(x, weight, ends)
+
+
+def _by_expert(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return torch.cat([rows @ w for rows, w in zip(_split(x, ends), weight.unbind(), strict=True)])
+
+
+def _split(rows: Tensor, ends: Tensor) -> tuple[Tensor, ...]:
+    return rows.tensor_split(ends[:-1].tolist())
+
+
+@torch.library.custom_op("vlm::split_product", mutates_args=())
+def _split_product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return _by_expert(x, weight, ends)
+
+
+@_split_product.register_fake
+def _(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return x.new_empty(len(x), weight.shape[2])
+
+
+@torch.library.custom_op("vlm::split_outer", mutates_args=())
+def _split_outer(x: Tensor, grad: Tensor, ends: Tensor) -> Tensor:
+    return torch.stack([rows.t() @ g for rows, g in zip(_split(x, ends), _split(grad, ends), strict=True)])
+
+
+@_split_outer.register_fake
+def _(x: Tensor, grad: Tensor, ends: Tensor) -> Tensor:
+    return x.new_empty(len(ends), x.shape[1], grad.shape[1])
+
+
+class _SplitProduct(torch.autograd.Function):
+    """A product for each expert in one piece that the compiler does not look into: it would compile anew whenever the routers
+    sent other numbers of rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, ends)
+        return _split_product(x, weight, ends)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight, ends = ctx.saved_tensors
+        of_x, of_weight, _ = ctx.needs_input_grad
+        return (
+            _split_product(grad, weight.transpose(1, 2), ends) if of_x else None,
+            _split_outer(x, grad, ends) if of_weight else None,
+            None,
+        )
 
 
 def _spread(x: Tensor, order: Tensor, top_k: int) -> Tensor:
@@ -256,9 +306,10 @@ class _WeightedDown(torch.autograd.Function):
         from vlm.kernels.gated import gated_gradient
 
         y, weights, down, ends = ctx.saved_tensors
+        learns = ctx.needs_input_grad[2]
         of_h = F.grouped_mm(grad, down.transpose(1, 2), offs=ends)
-        of_y, h, of_weights = gated_gradient(y, weights, of_h, ctx.activation)
-        return of_y, of_weights, F.grouped_mm(h.t(), grad, offs=ends) if ctx.needs_input_grad[2] else None, None, None
+        of_y, h, of_weights = gated_gradient(y, weights, of_h, ctx.activation, learns)
+        return of_y, of_weights, F.grouped_mm(h.t(), grad, offs=ends) if learns else None, None, None
 
 
 class Experts(nn.Module):

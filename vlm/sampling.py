@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,11 @@ class Sampling:
     seed: int | Sequence[int] = 0  # one for all prompts (equal prompts then give equal samples), or one a prompt
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
+        for name in ("max_new_tokens", "top_k", "num_samples", "num_beams"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "length_penalty"):
+            _check(name, getattr(self, name), isinstance(getattr(self, name), Real), "a number")
+        object.__setattr__(self, "stop_ids", tuple(_whole("stop_ids", token) for token in _each("stop_ids", self.stop_ids)))
         _check("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 0, "0 or more")
         possible = self.temperature == 0 or 1e-4 <= self.temperature < math.inf  # below, logits overflow
         _check("temperature", self.temperature, possible, "0, or 0.0001 or more")
@@ -49,10 +55,11 @@ class Sampling:
         _check("num_samples", self.num_samples, self.num_samples >= 1, "1 or more")
         _check("num_beams", self.num_beams, self.num_beams >= 1, "1 or more")
         _check("length_penalty", self.length_penalty, math.isfinite(self.length_penalty), "finite")
-        if hasattr(self.seed, "__index__"):  # numpy's whole numbers, too
-            object.__setattr__(self, "seed", operator.index(self.seed))
-        for seed in [self.seed] if isinstance(self.seed, int) else self.seed:
+        alone = hasattr(self.seed, "__index__")
+        seeds = [_whole("seed", seed) for seed in ([self.seed] if alone else _each("seed", self.seed))]
+        for seed in seeds:
             _check("seed", seed, seed >= 0, "0 or more")
+        object.__setattr__(self, "seed", seeds[0] if alone else seeds)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -79,7 +86,18 @@ class Sampling:
         return seeds
 
 
-def _check(name: str, value: float, holds: bool, meaning: str) -> None:
+def _whole(name: str, value: Any) -> int:
+    """Numpy's whole numbers, too."""
+    _check(name, value, hasattr(value, "__index__") and not isinstance(value, bool), "a whole number")
+    return operator.index(value)
+
+
+def _each(name: str, values: Any) -> Iterable[Any]:
+    _check(name, values, isinstance(values, Iterable), "a sequence of whole numbers")
+    return values
+
+
+def _check(name: str, value: Any, holds: bool, meaning: str) -> None:
     if not holds:
         raise ValueError(f"{name} {value} is not {meaning}")
 

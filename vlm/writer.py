@@ -52,8 +52,10 @@ class Writer:
     def stream(self, batch: Batch, **options: Any) -> Iterator[tuple[int, float]]:
         """The tokens of a single prompt as they come, each with its log-probability; `options` as for `generate`."""
         sampling = Sampling(**options)
-        if len(batch.tokens) != 1 or sampling.num_samples != 1:
-            raise ValueError(f"stream takes one prompt, not {len(batch.tokens)}, and one sample, not {sampling.num_samples}")
+        if len(batch.tokens) != 1:
+            raise ValueError(f"stream takes one prompt, not {len(batch.tokens)}")
+        if sampling.num_samples != 1:
+            raise ValueError(f"num_samples {sampling.num_samples} cannot be streamed: take one")
         if sampling.num_beams != 1:
             raise ValueError(f"num_beams {sampling.num_beams} cannot be streamed: beams are chosen at the end")
         for (new,) in generation.steps(self, batch, sampling):

@@ -17,7 +17,8 @@ import PIL
 from datasets.charts.kinds import CHART_TYPES
 from datasets.charts.profile import PROFILES
 from datasets.charts.samples import ChartSource
-from tests.bench.measure import commit, hardware, versions
+from tests.bench.measure import commit, hardware, positive, versions
+from vlm import command
 
 
 def rate(profile: str, types: tuple[str, ...], side: int, count: int, renderer: str = "own") -> float:
@@ -34,8 +35,8 @@ def rate(profile: str, types: tuple[str, ...], side: int, count: int, renderer: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=128, help="pixels of the longer side (default 128)")
-    parser.add_argument("--count", type=int, default=400, help="samples of each type (default 400)")
+    parser.add_argument("--side", type=positive, default=128, help="pixels of the longer side (default 128)")
+    parser.add_argument("--count", type=positive, default=400, help="samples of each type (default 400)")
     options = parser.parse_args()
     figures = {}
     for profile in PROFILES:
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -45,7 +45,8 @@ from datasets.mixture import Mixture
 from datasets.shards import ShardSource, ShardWriter
 from datasets.text import StdlibSource
 from datasets.tokenizer import train_tokenizer
-from tests.bench.measure import commit, hardware, versions
+from tests.bench.measure import commit, hardware, positive, versions
+from vlm import command
 from vlm.image import ImageTransform
 from vlm.processor import Processor
 from vlm.sample import Image, Sample, Text
@@ -175,11 +176,11 @@ def ratios(rates: list[dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=200, help="pairs in each turn (default 200)")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each (default 9)")
-    parser.add_argument("--side", type=int, default=256, help="pixels of a JPEG's side (default 256)")
-    parser.add_argument("--size", type=int, default=224, help="pixels of the encoder's side (default 224)")
-    parser.add_argument("--workers", type=int, default=2, help="data processes of the runs in wall time (default 2)")
+    parser.add_argument("--pairs", type=positive, default=200, help="pairs in each turn (default 200)")
+    parser.add_argument("--rounds", type=positive, default=9, help="turns of each (default 9)")
+    parser.add_argument("--side", type=positive, default=256, help="pixels of a JPEG's side (default 256)")
+    parser.add_argument("--size", type=positive, default=224, help="pixels of the encoder's side (default 224)")
+    parser.add_argument("--workers", type=positive, default=2, help="data processes of the runs in wall time (default 2)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     texts = (s.text for i in range(100) for s in StdlibSource().get(0, i).segments)
@@ -223,4 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

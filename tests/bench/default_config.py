@@ -21,7 +21,7 @@ from tests.bench.batches import image_batch
 from tests.bench.real import batches
 from train.config import read_config
 from train.optim import parameter_groups
-from vlm import VLM, Batch
+from vlm import VLM, Batch, command
 
 STEPS = {"tiny": 2, "small": 8, "anchor": 8}  # batches that training goes round in
 LENGTHS = {"tiny": (8, 4), "small": (128, 96), "anchor": (128, 96)}  # tokens of the prompt, and new ones
@@ -107,4 +107,4 @@ def main(arguments: list[str] | None = None) -> list[measure.Figures]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -23,7 +23,8 @@ from eval.engine import Budget
 from eval.evaluate import Running, collect
 from eval.models.own import Own
 from eval.tasks import Item, charts
-from tests.bench.measure import commit, hardware, versions
+from tests.bench.measure import commit, hardware, positive, versions
+from vlm import command
 from vlm.load import build_processor
 from vlm.processor import SPECIAL_TOKENS
 
@@ -78,12 +79,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--items", type=int, default=2000, help="asked through the engine")
-    parser.add_argument("--alone", type=int, default=100, help="of them, asked one at a time")
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--items", type=positive, default=2000, help="asked through the engine")
+    parser.add_argument("--alone", type=positive, default=100, help="of them, asked one at a time")
+    parser.add_argument("--batch-size", type=positive, default=256)
     parser.add_argument("--cot", default="none")
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--dim", type=positive, default=256)
+    parser.add_argument("--layers", type=positive, default=8)
     args = parser.parse_args()
     model, processor = vlm.load(args.checkpoint) if args.checkpoint else untrained(args.dim, args.layers)
     own, items = Own(model.to(args.device), processor), charts.items(0, args.items)
@@ -105,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

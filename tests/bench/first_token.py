@@ -12,6 +12,7 @@ from functools import partial
 
 from tests.bench import arithmetic, generation, measure
 from tests.bench.shapes import IDEFICS
+from vlm import command
 
 
 def seconds(write: generation.Write, options: argparse.Namespace) -> measure.Figures:
@@ -21,7 +22,8 @@ def seconds(write: generation.Write, options: argparse.Namespace) -> measure.Fig
 
 def main(arguments: list[str] | None = None) -> measure.Figures:
     parser = measure.parser(__doc__, generation.PEERS["idefics"])
-    parser.add_argument("--batch", type=int, default=1)
+    parser.set_defaults(compile=False)  # as `vlm.load` gives it
+    parser.add_argument("--batch", type=measure.positive, default=1)
     options = measure.parse(parser, arguments)
     shape = IDEFICS[options.shape]
     config = shape.model
@@ -41,4 +43,4 @@ def main(arguments: list[str] | None = None) -> measure.Figures:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -22,7 +22,7 @@ from torch import nn
 from tests.bench import arithmetic, measure, training
 from tests.bench.batches import image_batch, text_batch
 from tests.bench.shapes import IDEFICS, MOE
-from vlm import Batch, DecoderConfig, ModelConfig
+from vlm import Batch, DecoderConfig, ModelConfig, command
 
 PEERS = {"idefics": ("idefics",), "moe": ("mixtral", "mixtral_static")}
 LENGTHS = {"anchor": (256, 128), "small": (64, 32), "tiny": (8, 4)}  # tokens of the prompt, and new ones
@@ -97,13 +97,16 @@ def by_rows(
 def main(arguments: list[str] | None = None) -> list[measure.Figures]:
     parser = measure.parser(__doc__, sum(PEERS.values(), ()))
     parser.add_argument("--model", choices=PEERS, default="idefics")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32], help="rows (default 1 8 32)")
+    parser.set_defaults(compile=False)  # as `vlm.load` gives it
+    parser.add_argument("--batch", type=measure.positive, nargs="+", default=[1, 8, 32], help="rows (default 1 8 32)")
     options = measure.parse(parser, arguments)
+    names = [name for name in options.peer if name in PEERS[options.model]]
+    if options.peer and not names:
+        parser.error(f"--peer: of --model {options.model} there are {', '.join(PEERS[options.model])}")
     (prompt, new), config = LENGTHS[options.shape], config_of(options)
     batches = [prompts(config, rows, prompt, 1, options) for rows in options.batch]
     limits = measure.limits(options.device)
     found = by_rows(partial(our_model, config, options), our_write, batches, options, call)  # our errors are raised
-    names = [name for name in options.peer if name in PEERS[options.model]]
     attempt = measure.attempt
     peers = {n: by_rows(partial(peer_model, n, options), partial(peer_write, n), batches, options, attempt) for n in names}
     about = {"model": options.model, "prompt": prompt, "new_tokens": new, "sizes": dataclasses.asdict(config)}
@@ -118,4 +121,4 @@ def main(arguments: list[str] | None = None) -> list[measure.Figures]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -15,7 +15,7 @@ import torch
 from tests.bench import arithmetic, measure, training
 from tests.bench.batches import image_batch
 from tests.bench.shapes import IDEFICS, ImageText
-from vlm import Batch
+from vlm import Batch, command
 
 PEERS = ("idefics", "idefics_compiled")
 
@@ -33,9 +33,9 @@ def peer(shape: ImageText, batch: Batch, options: argparse.Namespace, *, compile
 def main(arguments: list[str] | None = None) -> measure.Figures:
     parser = measure.parser(__doc__, PEERS)
     parser.add_argument("--unfrozen", action="store_true", help="all parameters learn")
-    parser.add_argument("--experts", type=int, default=1, help="of each of our layers, two a token; peers have none")
+    parser.add_argument("--experts", type=measure.positive, default=1, help="of each layer, two a token; peers have none")
     for name in ("rows", "length", "images"):
-        parser.add_argument(f"--{name}", type=int)
+        parser.add_argument(f"--{name}", type=measure.positive)
     options = measure.parse(parser, arguments)
     changes = {name: getattr(options, name) for name in ("rows", "length", "images", "experts") if getattr(options, name)}
     shape = dataclasses.replace(IDEFICS[options.shape], **changes)
@@ -56,4 +56,4 @@ def main(arguments: list[str] | None = None) -> measure.Figures:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

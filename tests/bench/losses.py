@@ -20,7 +20,7 @@ from tests.bench import measure, training
 from tests.bench.default_config import our_step, plain_step
 from tests.bench.real import batches
 from train.config import read_config
-from vlm import VLM, Batch
+from vlm import VLM, Batch, command
 
 
 def rows_in_order(batch: Batch, order: Tensor) -> Batch:
@@ -52,8 +52,8 @@ def runs(model: VLM, data: list[Batch], options: argparse.Namespace) -> tuple[Te
 
 def main(arguments: list[str] | None = None) -> measure.Figures:
     parser = measure.parser(__doc__)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--orders", type=int, default=2, help="other orders of the rows (default 2)")
+    parser.add_argument("--steps", type=measure.positive, default=200)
+    parser.add_argument("--orders", type=measure.positive, default=2, help="other orders of the rows (default 2)")
     parser.add_argument("--config", default="configs/vlm.yaml")
     parser.add_argument("--stage", default="tune")
     parser.add_argument("--set", nargs="*", default=[], help="key=value, as in training")
@@ -75,4 +75,4 @@ def main(arguments: list[str] | None = None) -> measure.Figures:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

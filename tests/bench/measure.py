@@ -47,18 +47,33 @@ class Timing:
         return {"figure": rounded(work / self.seconds), "spread": round(self.spread, 3), "peak_gb": round(self.peak_gb, 2)}
 
 
+def positive(text: str) -> int:
+    """A type of options: 1 or more."""
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 1 or more")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A type of options: from 0 to 1."""
+    found = float(text)
+    if not 0 <= found <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return found
+
+
 def parser(about: str | None, peers: tuple[str, ...] = ()) -> argparse.ArgumentParser:
     """Options that all have; `--peer` takes some of `peers`, and all of them when it names none."""
     options = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options.add_argument("--shape", choices=SHAPES, help="default: anchor on a GPU, small on a CPU")
-    options.add_argument("--windows", type=int, default=5, help="timed apart; the figure is their median (default 5)")
-    options.add_argument("--calls", type=int, help="in each window (default: as many as suit the shape)")
-    options.add_argument("--threads", type=int, help="of a CPU's arithmetic (default: torch's choice)")
+    options.add_argument("--windows", type=positive, default=5, help="timed apart; the figure is their median (default 5)")
+    options.add_argument("--calls", type=positive, help="in each window (default: as many as suit the shape)")
+    options.add_argument("--threads", type=positive, help="of a CPU's arithmetic (default: torch's choice)")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--commit", help="default: git's")
     options.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compiled blocks (default: on a GPU)")
-    options.add_argument("--activation-memory", type=float, default=1.0, help="as run.activation_memory (default 1)")
+    options.add_argument("--activation-memory", type=share, default=1.0, help="as run.activation_memory (default 1)")
     if peers:
         options.add_argument("--peer", nargs="*", choices=peers, help="run beside ours; default none, without a name all")
     options.set_defaults(peers=peers)
@@ -68,6 +83,10 @@ def parser(about: str | None, peers: tuple[str, ...] = ()) -> argparse.ArgumentP
 def parse(options: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
     """With defaults that depend on the device, and seed and threads in force."""
     found = options.parse_args(arguments)
+    try:
+        torch.empty(0, device=found.device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or not here
+        options.error(f"--device {found.device}: {str(error).splitlines()[0]}")
     cuda = found.device.startswith("cuda")
     found.shape = found.shape or ("anchor" if cuda else "small")
     found.calls = found.calls or {"tiny": 1, "small": 2, "anchor": 4}[found.shape]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tests.bench import arithmetic, measure, training
 from tests.bench.batches import text_batch
 from tests.bench.shapes import MOE, Text
-from vlm import Batch
+from vlm import Batch, command
 
 PEERS = ("mixtral", "titan")
 
@@ -29,10 +29,12 @@ def mixtral(shape: Text, batch: Batch, options: argparse.Namespace) -> measure.F
     model = peer.mixtral(shape.decoder, shape.length, device, measure.dtype_of(device), options.mixtral_experts)
     if options.balanced:
         peer.balance(model)
+    if options.compile:
+        for layer in model.model.layers:  # compiled whole, it makes a mask of all scores, for which attention is slow
+            layer.compile()
     tokens, labels = batch.tokens, batch.labels
-    forward = torch.compile(model) if options.compile else model
     step = training.peer_step(
-        model.parameters(), lambda: forward(input_ids=tokens, shift_labels=labels, labels=labels, use_cache=False).loss
+        model.parameters(), lambda: model(input_ids=tokens, shift_labels=labels, labels=labels, use_cache=False).loss
     )
     return training.run(step, tokens.numel(), options)
 
@@ -63,11 +65,11 @@ def shape_of(options: argparse.Namespace) -> Text:
 
 def main(arguments: list[str] | None = None) -> measure.Figures:
     parser = measure.parser(__doc__, PEERS)
-    parser.add_argument("--rows", type=int)
-    parser.add_argument("--length", type=int, help="tokens a row")
-    parser.add_argument("--experts", type=int)
-    parser.add_argument("--expert-dim", type=int)
-    parser.add_argument("--top-k", type=int)
+    parser.add_argument("--rows", type=measure.positive)
+    parser.add_argument("--length", type=measure.positive, help="tokens a row")
+    parser.add_argument("--experts", type=measure.positive)
+    parser.add_argument("--expert-dim", type=measure.positive)
+    parser.add_argument("--top-k", type=measure.positive)
     parser.add_argument("--balanced", action="store_true", help="routing forced to balance, on all sides")
     parser.add_argument("--mixtral-experts", default="grouped_mm", help="transformers' experts_implementation")
     options = measure.parse(parser, arguments)
@@ -86,4 +88,4 @@ def main(arguments: list[str] | None = None) -> measure.Figures:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

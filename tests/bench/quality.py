@@ -25,6 +25,7 @@ from datasets.quality.pictures import PictureIndex, perceptual_hash
 from datasets.quality.reading import Reading, read
 from datasets.quality.wordlist import WordList
 from tests.bench.measure import commit, hardware, versions
+from vlm import command
 from vlm.image import open_image
 
 DATA = Path(os.environ.get("VLM_DATA", "../shared/data"))
@@ -145,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

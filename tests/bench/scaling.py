@@ -21,7 +21,7 @@ from tests.bench import arithmetic, generation, measure, training
 from tests.bench.batches import image_batch, text_batch
 from tests.bench.shapes import IDEFICS, MOE
 from train.optim import freeze
-from vlm import DecoderConfig
+from vlm import DecoderConfig, command
 
 SIZES = {
     "length": {"tiny": (8, 16), "small": (128, 256, 512, 1024), "anchor": (1024, 2048, 4096, 8192, 16_384, 32_768)},
@@ -106,8 +106,10 @@ def batch_sizes(options: argparse.Namespace) -> Points:
             measure.timing(lambda n=n, w=write: w(n), options.device, windows=options.windows, calls=1).seconds
             for n in (new, 1)
         )
+        if whole <= one:
+            raise RuntimeError(f"the time of {rows} rows drowns in noise: give more --windows")
         cost = arithmetic.decode_bytes(config, rows, prompt + new / 2, measure.dtype_of(options.device).itemsize)
-        yield rows, max(whole - one, 1e-9), (new - 1) * cost
+        yield rows, whole - one, (new - 1) * cost
 
 
 CURVES = {
@@ -143,11 +145,12 @@ def main(arguments: list[str] | None = None) -> measure.Figures:
     parser.add_argument("--curves", nargs="+", choices=CURVES, default=list(CURVES))
     parser.add_argument("--out", type=Path, help="directory for the plots")
     options = measure.parse(parser, arguments)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     limits = measure.limits(options.device)
     found = {n: measure.attempt(lambda n=n: summary(list(CURVES[n].points(options)))) for n in options.curves}
     whole = {name: curve for name, curve in found.items() if "growth" in curve}
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
         for name, curve in whole.items():
             plot(name, curve, limits["bytes" if CURVES[name].unit == "bytes" else "flops"], options.out)
     worst = max((growth for curve in whole.values() for growth in curve["growth"]), default=None)
@@ -157,4 +160,4 @@ def main(arguments: list[str] | None = None) -> measure.Figures:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -132,3 +132,9 @@ def test_a_profile_is_of_that_many_steps(tmp_path: Path) -> None:
     assert set(read_curves(tmp_path / "run", "speed.csv")["tune"]) == {
         f"speed/{n}" for n in ("tokens_per_second", "tflops", "mfu")
     }
+
+
+def test_a_stage_too_short_to_be_profiled_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "run", "run.profile=2", "budget_scale=0.1e-6")
+    assert "run.profile: text took" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "profile").exists()

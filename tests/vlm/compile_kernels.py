@@ -38,7 +38,7 @@ DECODERS = [
     {"num_experts": 4, "top_k": 2, "ffn_bias": True, "attention_bias": True, "query_key_norm": "head"},
     {"num_experts": 1, "top_k": 1, "query_key_norm": "width", "clip_qkv": 1.0, "sliding_window": 9, "activation": "gelu_tanh"},
     {"num_experts": 4, "top_k": 3, "router": "sigmoid", "balance_bias_rate": 0.1, "shared_dim": 24, "shifted_kv_heads": 1},
-    {"num_experts": 4, "top_k": 2, "dim": 4096, "expert_dim": 4096, "num_heads": 32, "num_kv_heads": 8, "tie_embeddings": False},
+    {"num_experts": 4, "top_k": 2, "dim": 4096, "expert_dim": 4096, "num_heads": 32, "num_kv_heads": 8},
 ]
 shared = 0
 
@@ -67,8 +67,8 @@ def compile_instead(self: JITFunction, *arguments: Any, grid: Any, warmup: bool 
 def step(config: DecoderConfig, rows: int, dtype: torch.dtype) -> None:
     decoder = TextDecoder(config).to(dtype)
     cache = Cache.empty(config, rows, 512, torch.device("cpu"), dtype)
-    block = GatedCrossAttention(FusionConfig(every=1, num_heads=2, head_dim=16, ffn_dim=40, query_key_norm=True), config.dim, 24)
-    decoder.fusion = torch.nn.ModuleDict({"0": block.to(dtype)})
+    fusion = FusionConfig(every=1, num_heads=2, head_dim=16, ffn_dim=40, query_key_norm=True)
+    decoder.fusion = torch.nn.ModuleDict({"0": GatedCrossAttention(fusion, config.dim, 24).to(dtype)})
     media = torch.zeros(rows, 2, dtype=torch.int64)
     cache.media = {"0": (torch.zeros(1, 5, 2, 16, dtype=dtype), torch.zeros(1, 5, 2, 16, dtype=dtype))}
     cache.sight = Sight(torch.ones(rows, dtype=torch.bool), media[:, :1], Rows(media, media == 0))
@@ -83,7 +83,7 @@ def training(dtype: torch.dtype) -> None:
     sum_rows(x, order, 4)
     cross_entropy_(x, order)
     for activation in ("silu", "gelu", "gelu_tanh", "relu"):
-        gated_gradient(x, torch.zeros(8), x[:, :32], activation)
+        gated_gradient(x, torch.zeros(8), x[:, :32], activation, activation != "relu")
     adamw_(x, x, x, x, 1.0, 1e-3, (0.9, 0.95), 1e-8, 0.1)
 
 
@@ -95,6 +95,6 @@ if __name__ == "__main__":
         for dtype in (torch.bfloat16, torch.float32):
             training(dtype)
         for options in DECODERS:
-            for rows in (1, 5):
+            for rows in (1, 32):
                 step(DecoderConfig(**(BASE | options)), rows, torch.bfloat16)
     print(shared)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from vlm_fakes import CONFIG, DOCUMENTS, build, byte_tokenizer, change
 
-from vlm import moe
 from vlm.compile import compile_blocks
 from vlm.load import build_processor
 from vlm.model import VLM
@@ -22,14 +21,7 @@ CONFIGS = {
 
 
 @pytest.fixture(autouse=True)
-def _traceable(monkeypatch: pytest.MonkeyPatch):
-    """The product for each expert on a CPU asks for sizes; this one, an outer product of all, does not."""
-
-    def grouped(x, weight, ends):
-        expert = torch.searchsorted(ends, torch.arange(len(x)), right=True).clamp(max=len(weight) - 1)
-        return torch.einsum("sa,sac->sc", x, weight[expert])
-
-    monkeypatch.setattr(moe, "grouped_matmul", grouped)
+def _anew():
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -105,3 +97,11 @@ def test_compiled_blocks_write_what_plain_ones_write():
     prompts = processor(DOCUMENTS[1:4])
     ours, theirs = (model.generate(prompts, max_new_tokens=5, stop_ids=()) for model in (compiled, plain))
     assert ours.tokens == theirs.tokens
+
+
+def test_no_compiler_is_said_before_the_first_batch(monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    with pytest.raises(ValueError, match=r"C\+\+ compiler.*run\.compile: false"):
+        compile_blocks(build())

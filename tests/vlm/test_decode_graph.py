@@ -13,7 +13,7 @@ from vlm_fakes import build, change
 
 from vlm import decode_graph
 from vlm.decode_graph import Recording, forget, put_back, recorded, take
-from vlm.recording_key import WIDEST_HEAD, as_built, recording_key
+from vlm.recording_key import WIDEST_HEAD, as_built, key_of, recording_key
 
 GPU = torch.device("cuda")
 
@@ -130,3 +130,37 @@ def test_models_with_hooks_wrapped_modules_or_odd_weights_run_their_modules() ->
     mixed.fusion.half()
     wide = build(change(decoder={"head_dim": 2 * WIDEST_HEAD}))
     assert not any(as_built(model) for model in (hooked, wrapped, turned, mixed, wide))
+
+
+def test_modules_that_are_not_those_of_the_configuration_run_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, twice, none, other = (build() for _ in range(4))
+    forward.decoder.layers[0].moe.forward = lambda *_: None
+    out = twice.decoder.layers[0].attention.out
+    twice.decoder.layers[0].attention.out = torch.nn.Sequential(out, out)
+    none.decoder.norm = torch.nn.Identity()
+    other.decoder.layers[0].attention.out = torch.ao.nn.qat.Linear.from_float(qat(out))
+    assert not any(as_built(model) for model in (forward, twice, none, other))
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not as_built(build())
+    handle.remove()
+    assert as_built(build()) and as_built(build().decoder)
+
+
+def qat(linear: torch.nn.Linear) -> torch.nn.Linear:
+    linear.qconfig = torch.ao.quantization.default_qat_qconfig
+    return linear
+
+
+def test_a_key_changes_with_all_that_a_recording_depends_on() -> None:
+    model = build().eval()
+    keys = [key_of(model)]
+    assert key_of(model) == keys[0]
+    model.decoder.set_rope(theta=77.0)
+    keys.append(key_of(model))
+    keys.append(key_of(model.train()))
+    with torch.inference_mode():
+        keys.append(key_of(model))
+    model.decoder.embedding.weight.data = model.decoder.embedding.weight.data.clone()
+    keys.append(key_of(model))
+    keys.append(key_of(model.double()))
+    assert len(set(keys)) == len(keys)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,8 @@ from vlm_fakes import DOCUMENTS, build, change
 from vlm import VLM, generate
 
 pytest.importorskip("triton", "3.9", reason="with NumPy 2.4 an older interpreter cannot loop up to a tensor")
-from vlm import decode_rows
+from vlm import decode_graph, decode_rows
+from vlm.cache import Cache
 from vlm.config import RopeScaling
 from vlm.decode_prompt import waits
 from vlm.kernels import launch
@@ -74,6 +77,7 @@ def test_rows_that_end_at_different_times(processor, both, monkeypatch, temperat
     def ends(tokens: list[int]) -> bool:
         return len(tokens) > first.index(tokens[0])
 
+    monkeypatch.setattr(decode_rows, "RECORDED", 1)
     take = decode_rows.take
     monkeypatch.setattr(decode_rows, "take", lambda model, sort, key: sizes.append(key) or take(model, sort, key))
     plain, fast = both(model, batch, max_new_tokens=8, ends=ends, **options)
@@ -145,3 +149,71 @@ def test_a_pass_that_waits_for_the_device_is_not_recorded() -> None:
     assert waits(dataclasses.replace(config, expert_dim=20), on_gpu)
     assert not waits(dataclasses.replace(config, expert_dim=20, num_experts=1, top_k=1), on_gpu)
     assert waits(dataclasses.replace(config, rope_scaling=RopeScaling("dynamic", 2.0, 8)), weight)
+
+
+def desks(model) -> dict:
+    return {key: desk for key, (desk, _) in decode_graph._kept[model]["steps"].items()}
+
+
+def test_a_desk_is_kept_for_the_next_generation_of_its_kind(processor, monkeypatch) -> None:
+    monkeypatch.setattr(generate, "recording_key", key_on_any_device)
+    model, batch = build(SMALL), processor(DOCUMENTS[1:3])
+    model.generate(batch, max_new_tokens=4)
+    (first,) = desks(model).values()
+    model.generate(batch, max_new_tokens=5)
+    assert list(desks(model).values()) == [first]
+    model.generate(batch, max_new_tokens=4, temperature=1.0)
+    assert len(desks(model)) == 2 and first in desks(model).values()
+
+
+def test_a_first_generation_writes_into_the_cache_it_read_its_prompt_into(processor, monkeypatch) -> None:
+    """No second one: at long contexts it is most of the memory."""
+    monkeypatch.setattr(generate, "recording_key", key_on_any_device)
+    made, empty = [], Cache.empty
+    monkeypatch.setattr(Cache, "empty", lambda *arguments: made.append(empty(*arguments)) or made[-1])
+    model = build(SMALL)
+    model.generate(processor(DOCUMENTS[1:2]), max_new_tokens=4)
+    (desk,) = desks(model).values()
+    assert len(made) == 1 and desk.cache.layers[0].keys.data_ptr() == made[0].layers[0].keys.data_ptr()
+
+
+def test_few_tokens_leave_nothing_in_what_is_kept_for_prompts(processor, monkeypatch) -> None:
+    """What stands behind a prompt is masked, but a NaN there would be one in every sum."""
+    monkeypatch.setattr(generate, "recording_key", key_on_any_device)
+    model, batch = build(SMALL), processor(DOCUMENTS[1:2])
+    for _ in range(3):
+        model.generate(batch, max_new_tokens=3)
+    ((reading, _),) = decode_graph._kept[model]["prompts"].values()
+    assert all(not layer.keys[:, :, reading.batch.tokens.shape[1] :].any() for layer in reading.cache.layers)
+
+
+def test_prompts_met_once_push_nothing_out(processor, monkeypatch) -> None:
+    monkeypatch.setattr(generate, "recording_key", key_on_any_device)
+    model, batch = build(SMALL), processor(DOCUMENTS[1:2])
+    for _ in range(2):
+        model.generate(batch, max_new_tokens=1)
+    kept = list(decode_graph._kept[model]["prompts"])
+    for rows in range(2, 7):
+        model.generate(processor(DOCUMENTS[1:2] * rows), max_new_tokens=1)
+    assert list(decode_graph._kept[model]["prompts"]) == kept
+
+
+def test_what_is_kept_does_not_keep_the_model(processor, monkeypatch) -> None:
+    monkeypatch.setattr(generate, "recording_key", key_on_any_device)
+    model = build(SMALL)
+    for _ in range(2):
+        model.generate(processor(DOCUMENTS[1:2]), max_new_tokens=4)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_weights_that_move_while_they_are_used_are_noticed(processor, monkeypatch) -> None:
+    monkeypatch.setattr(generate, "recording_key", key_on_any_device)
+    model = build(SMALL)
+    stream = model.stream(processor(DOCUMENTS[1:2]), max_new_tokens=6)
+    next(stream)
+    model.decoder.embedding.weight.data = model.decoder.embedding.weight.data.clone()
+    with pytest.raises(RuntimeError, match="moved"):
+        list(stream)

@@ -88,7 +88,7 @@ def test_stream_equals_generate(processor, model, document):
 def test_stream_takes_one_prompt(processor, model):
     with pytest.raises(ValueError, match="one prompt, not 2"):
         next(model.stream(processor(DOCUMENTS[:2])))
-    with pytest.raises(ValueError, match="one sample, not 3"):
+    with pytest.raises(ValueError, match="num_samples 3 cannot be streamed"):
         next(model.stream(processor(DOCUMENTS[:1]), num_samples=3, temperature=1.0))
     with pytest.raises(ValueError, match="num_beams 3 cannot be streamed"):
         next(model.stream(processor(DOCUMENTS[:1]), num_beams=3))

@@ -41,9 +41,10 @@ def test_gradients_between_the_products_of_an_expert(rows, width, activation):
     y, weights = torch.randn(rows, 2 * width, requires_grad=True), torch.rand(rows, requires_grad=True)
     h, grad = _gated(y, weights, activation), torch.randn(rows, width)
     of_y, of_weights = torch.autograd.grad(h, (y, weights), grad)
-    found = gated_gradient(y.detach(), weights.detach(), grad, activation)
-    for ours, theirs in zip(found, (of_y, h.detach(), of_weights), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    for hidden in (True, False):
+        found = gated_gradient(y.detach(), weights.detach(), grad, activation, hidden)
+        for ours, theirs in zip(found, (of_y, h.detach()[: rows * hidden], of_weights), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("ends", [(3, 3, 10), (0, 10, 10), (1, 2, 10)])
@@ -56,4 +57,7 @@ def test_the_second_product_of_experts_and_its_gradients(ends):
     torch.testing.assert_close(ours, plain)
     gradients = [torch.autograd.grad(out.square().sum(), (y, weights, down)) for out in (ours, plain)]
     for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+    frozen = _WeightedDown.apply(y, weights, down.detach(), ends, "silu")
+    for one, other in zip(torch.autograd.grad(frozen.square().sum(), (y, weights)), gradients[1], strict=False):
         torch.testing.assert_close(one, other)

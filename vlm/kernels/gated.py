@@ -36,7 +36,9 @@ def _with_slope(x, ACT: tl.constexpr):
 
 
 @triton.jit
-def _kernel(y, weights, grad, grad_y, h, grad_weights, width: tl.constexpr, ACT: tl.constexpr, block: tl.constexpr):
+def _kernel(
+    y, weights, grad, grad_y, h, grad_weights, width: tl.constexpr, ACT: tl.constexpr, HIDDEN: tl.constexpr, block: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     weight = tl.load(weights + row).to(tl.float32)
     total = tl.zeros((block,), tl.float32)
@@ -49,25 +51,28 @@ def _kernel(y, weights, grad, grad_y, h, grad_weights, width: tl.constexpr, ACT:
         act, slope = _with_slope(gate, ACT)
         total += g * act * up
         g *= weight
-        tl.store(h + row * width + column, (act * up * weight).to(h.dtype.element_ty), mask=inside)
+        if HIDDEN:
+            tl.store(h + row * width + column, (act * up * weight).to(h.dtype.element_ty), mask=inside)
         tl.store(grad_y + row * 2 * width + column, (g * up * slope).to(grad_y.dtype.element_ty), mask=inside)
         tl.store(grad_y + row * 2 * width + width + column, (g * act).to(grad_y.dtype.element_ty), mask=inside)
     tl.store(grad_weights + row, tl.sum(total, 0).to(grad_weights.dtype.element_ty))
 
 
 @torch.library.custom_op("vlm::gated_gradient", mutates_args=())
-def gated_gradient(y: Tensor, weights: Tensor, grad: Tensor, activation: str) -> tuple[Tensor, Tensor, Tensor]:
+def gated_gradient(y: Tensor, weights: Tensor, grad: Tensor, activation: str, hidden: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Gate and up side by side [S, 2 F], weights [S], and the gradient by h [S, F] → the gradient by gate and up [S, 2 F],
-    h [S, F], the gradient by the weights [S]."""
+    h [S, F] (if not `hidden`, [0, F]), the gradient by the weights [S]."""
     y, grad = y.contiguous(), grad.contiguous()
-    out = torch.empty_like(y), torch.empty_like(grad), torch.empty_like(weights)
+    out = torch.empty_like(y), grad.new_empty(len(grad) * hidden, grad.shape[1]), torch.empty_like(weights)
     if len(y):
         block = min(_BLOCK, triton.next_power_of_2(grad.shape[1]))
         with torch.cuda.device_of(y):
-            _kernel[(len(y),)](y, weights, grad, *out, grad.shape[1], ACT=activation, block=block, num_warps=8)
+            _kernel[(len(y),)](
+                y, weights, grad, *out, grad.shape[1], ACT=activation, HIDDEN=hidden, block=block, num_warps=8
+            )  # fmt: skip
     return out
 
 
 @gated_gradient.register_fake
-def _(y: Tensor, weights: Tensor, grad: Tensor, activation: Activation) -> tuple[Tensor, Tensor, Tensor]:
-    return y.new_empty(y.shape), grad.new_empty(grad.shape), torch.empty_like(weights)
+def _(y: Tensor, weights: Tensor, grad: Tensor, activation: Activation, hidden: bool) -> tuple[Tensor, Tensor, Tensor]:
+    return y.new_empty(y.shape), grad.new_empty(len(grad) if hidden else 0, grad.shape[1]), torch.empty_like(weights)

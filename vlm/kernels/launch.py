@@ -168,7 +168,7 @@ def _activated(h: Tensor, k: int, act: Activation) -> Tensor:
     """act(h), gated where h has 2 k features. (Of a single row each program of `contract` does it as it reads.)"""
     y, block = h.new_empty(*h.shape[:-1], k), min(power(k), 1024)
     grid = (triton.cdiv(k, block), h[..., 0].numel())
-    run(products.activation, grid, h, y, K=k, ACT=act, GATED=h.shape[-1] > k, BLOCK_K=block)
+    run(products.activation, grid, h, y, K=k, ACT=act, GATED=h.shape[-1] > k, BLOCK=block)
     return y
 
 

@@ -83,11 +83,11 @@ def expand(
 
 
 @triton.jit
-def activation(h_ptr, y_ptr, K: tl.constexpr, ACT: tl.constexpr, GATED: tl.constexpr, BLOCK_K: tl.constexpr,
+def activation(h_ptr, y_ptr, K: tl.constexpr, ACT: tl.constexpr, GATED: tl.constexpr, BLOCK: tl.constexpr,
                EARLY: tl.constexpr):  # fmt: skip
     """Rows h [K] → act(h), or [2 K] → act(gate) · up; a program has a row and a tile."""
     begin(EARLY)
-    row, k = tl.program_id(1), tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
+    row, k = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     h_row = h_ptr + row * (2 * K if GATED else K)
     y = activated(tl.load(h_row + k, mask=k < K, other=0.0), h_row + K + k, k < K, ACT, GATED)
     tl.store(y_ptr + row * K + k, y, mask=k < K)
