@@ -1,10 +1,10 @@
 """Cost as it grows, beside what its arithmetic says: tokens and pictures in a row, experts, rows written at once.
 
-`python -m tests.bench.scaling [--curves length images experts batch] [--out DIR]`: one line, and with `--out` a plot of each
-curve. The first three are forward and backward passes of training, whose arithmetic is operations; the last is generation,
-whose arithmetic is bytes read. Experts are 8 to 128 with the same weights in all and the same active for a token. `figure` is
-the worst growth found: how many times more a unit of a point's arithmetic costs than at the best point before it (1: cost grows
-as the arithmetic says, or slower). Networks are shallow, so that all points fit.
+`python -m tests.bench.scaling [--curves length images experts batch] [--out DIR]`: one line, and with `--out` a plot,
+DIR/scaling.png. The first three are forward and backward passes of training, whose arithmetic is operations; the last is
+generation, whose arithmetic is bytes read. Experts are 8 to 128 with the same weights in all and the same active for a token.
+`figure` is the worst growth found: how many times more a unit of a point's arithmetic costs than at the best point before it
+(1: cost grows as the arithmetic says, or slower). Networks are shallow, so that all points fit.
 """
 
 from __future__ import annotations
@@ -128,31 +128,38 @@ def summary(points: list[tuple[int, float, float]]) -> measure.Figures:
     return {"sizes": sizes, "seconds": [measure.rounded(t) for t in times], "cost": costs, "growth": growth}
 
 
-def plot(name: str, found: measure.Figures, limit: float, out: Path) -> None:
+def plot(curves: dict[str, measure.Figures], limits: measure.Figures, file: Path) -> None:
+    """Each curve beside its arithmetic at the limit."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.loglog(found["sizes"], found["seconds"], "o-", base=2, label="measured")
-    axes.loglog(found["sizes"], [cost / limit for cost in found["cost"]], "--", base=2, label="arithmetic, at the limit")
-    axes.set(xlabel=CURVES[name].axis, ylabel="seconds")
-    axes.legend()
-    figure.savefig(out / f"{name}.png", dpi=120)
+    figure = Figure(figsize=(4 * len(curves), 3.5), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (name, found) in zip(panels, curves.items(), strict=True):
+        limit = limits["bytes" if CURVES[name].unit == "bytes" else "flops"]
+        axes.plot(found["sizes"], found["seconds"], "o-", label="measured")
+        axes.plot(found["sizes"], [cost / limit for cost in found["cost"]], "--", label="arithmetic, at the limit")
+        axes.set(xlabel=CURVES[name].axis, ylabel="seconds", xscale="log", yscale="log")
+        axes.set_xticks(found["sizes"], found["sizes"], minor=False)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.minorticks_off()
+    panels[0].legend()
+    figure.savefig(file, dpi=120)
 
 
 def main(arguments: list[str] | None = None) -> measure.Figures:
     parser = measure.parser(__doc__)
     parser.add_argument("--curves", nargs="+", choices=CURVES, default=list(CURVES))
-    parser.add_argument("--out", type=Path, help="directory for the plots")
+    parser.add_argument("--out", type=Path, help="directory for the plot")
     options = measure.parse(parser, arguments)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
     limits = measure.limits(options.device)
     found = {n: measure.attempt(lambda n=n: summary(list(CURVES[n].points(options)))) for n in options.curves}
     whole = {name: curve for name, curve in found.items() if "growth" in curve}
-    if options.out:
-        for name, curve in whole.items():
-            plot(name, curve, limits["bytes" if CURVES[name].unit == "bytes" else "flops"], options.out)
+    if options.out and whole:
+        plot(whole, limits, options.out / "scaling.png")
     worst = max((growth for curve in whole.values() for growth in curve["growth"]), default=None)
     return measure.emit(
         "scaling", options, {"unit": "times the arithmetic", "figure": worst, "curves": found, "limits": limits}
