@@ -59,7 +59,7 @@ class DecoderLayer(nn.Module):
         rotary: RotaryTable,
         mask: Mask,
         first: Tensor,
-        real: Tensor,
+        real: Tensor | None,
         sees: Tensor,
         cache: LayerCache | None,
     ) -> tuple[Tensor, RouterStats | None]:
@@ -122,7 +122,7 @@ class TextDecoder(Writer, nn.Module):
     ) -> Hidden:
         """Everything but the head. `packed`: may a row hold several documents, or padding before its last token; by default
         where `document` is given. `sees` [B, T] only splits the router's statistics. With a `cache` each row is one document,
-        and `packed=False` says that these are its first tokens."""
+        `packed=False` says that these are its first tokens, and there are no statistics."""
         fresh = packed is False or (packed is None and document is None and cache is None)
         document = torch.zeros_like(tokens) if document is None else document
         positions = positions_in(document) if positions is None else positions
@@ -131,7 +131,7 @@ class TextDecoder(Writer, nn.Module):
         keys = None if cache is None else cache.place(positions)
         masks = {window: self._mask(window, document, positions, fresh, keys) for window in self.config.windows}
         x, stats = self.embedding(tokens), []
-        first, real = positions == 0, document >= 0
+        first, real = positions == 0, document >= 0 if cache is None else None
         for index, layer in enumerate(self.layers):
             if before_layer is not None:
                 x = before_layer(index, x)

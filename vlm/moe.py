@@ -240,16 +240,16 @@ class Router(nn.Module):
         bias = torch.zeros(config.num_experts, dtype=torch.float32) if self.bias_rate else None
         self.register_buffer("bias", bias)  # [E]
 
-    def forward(self, x: Tensor, real: Tensor, sees: Tensor) -> tuple[Tensor, Tensor, RouterStats]:
+    def forward(self, x: Tensor, real: Tensor | None, sees: Tensor) -> tuple[Tensor, Tensor, RouterStats | None]:
         """[N, D] → weights [N, k], experts [N, k], highest score first, and sums over the tokens where `real` [N], split by
-        `sees` [N]. All in float32 whatever the precision around it (float64 in a model of that)."""
+        `sees` [N], if not `None`. All in float32 whatever the precision around it (float64 in a model of that)."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             narrow = x.is_cuda and x.dtype == self.weight.dtype == torch.bfloat16
             logits = _WideProduct.apply(x, self.weight) if narrow else F.linear(x.to(dtype), self.weight.to(dtype))
             scores = logits.softmax(dim=-1) if self.kind == "softmax" else logits.sigmoid()
             weights, experts = self._choose(scores)
-            return weights, experts, self._stats(logits, scores, experts, real, sees)
+            return weights, experts, None if real is None else self._stats(logits, scores, experts, real, sees)
 
     @torch.no_grad()
     def rebalance(self, load: Tensor) -> None:
@@ -357,13 +357,13 @@ class MoE(nn.Module):
         self.experts = Experts(config, config.num_experts if routed else 1, config.ffn_dim(layer))
         self.shared = Experts(config, 1, config.shared_dim) if routed and config.shared_dim else None
 
-    def forward(self, x: Tensor, real: Tensor, sees: Tensor) -> tuple[Tensor, RouterStats | None]:
-        """[B, T, D] → [B, T, D] and the router's sums; `real`, `sees` bool [B, T]."""
+    def forward(self, x: Tensor, real: Tensor | None, sees: Tensor) -> tuple[Tensor, RouterStats | None]:
+        """[B, T, D] → [B, T, D] and the router's sums, none where `real` is `None`; `real`, `sees` bool [B, T]."""
         flat = x.flatten(0, 1)
         first = torch.zeros(len(flat), dtype=torch.int64, device=x.device)
         if self.router is None:
             return self.experts(flat, first).view_as(x), None
-        weights, experts, stats = self.router(flat, real.flatten(), sees.flatten())
+        weights, experts, stats = self.router(flat, None if real is None else real.flatten(), sees.flatten())
         y = self._routed(flat, weights, experts)
         if self.shared is not None:
             y = y + self.shared(flat, first)
