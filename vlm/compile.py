@@ -14,6 +14,7 @@ import torch
 import torch._functorch.config
 from torch import nn
 
+from vlm.compile_barrier import add_barriers
 from vlm.decoder import TextDecoder
 from vlm.model import VLM
 
@@ -32,6 +33,8 @@ def compile_blocks(model: VLM | TextDecoder, activation_memory: float = 1.0, bac
     """
     if backend == "inductor":
         check_compiler()
+        if torch.cuda.is_available():
+            add_barriers()
     torch._functorch.config.activation_memory_budget = activation_memory
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     for block in blocks(model):

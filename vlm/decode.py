@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlm.attention import Attention
 from vlm.cache import Cache
-from vlm.config import DecoderConfig
+from vlm.config import Activation, DecoderConfig
 from vlm.kernels.launch import attend, attend_media, contract, expand, project, route
 from vlm.kernels.operands import Matrix, Norm
 from vlm.moe import MoE
@@ -64,7 +64,7 @@ class DecodeStep:
         contract(h, Matrix.linear(down.weight), x, config.activation, gate=block.ffn_gate, sees=sees)
 
 
-def feed_forward(x: Tensor, norm: Norm, moe: MoE, activation) -> None:
+def feed_forward(x: Tensor, norm: Norm, moe: MoE, activation: Activation) -> None:
     """Add experts(norm x) to x, as `vlm.moe`."""
     y, choice = (x, None) if moe.router is None else route(x, norm, moe.router)
     norm = norm if choice is None else Norm.none()

@@ -54,6 +54,32 @@ def grown(m, total, acc, q, kt, vt, ok, scale):
 
 
 @triton.jit
+def over(keys_ptr, values_ptr, cache, low, high, m, total, acc, q, inside, scale, h: tl.constexpr, BLOCK_S: tl.constexpr):
+    """The softmax grown by the keys from `low` to `high` of a row and head, which lie from `cache` on."""
+    for start in range(low, high, BLOCK_S):
+        s = start + tl.arange(0, BLOCK_S)
+        ok = s < high
+        tile = cache[None, :] + s[:, None] * h
+        kt = tl.load(keys_ptr + tile, mask=ok[:, None] & inside[None, :], other=0.0)
+        vt = tl.load(values_ptr + tile, mask=ok[:, None] & inside[None, :], other=0.0)
+        m, total, acc = grown(m, total, acc, q, kt, vt, ok, scale)
+    return m, total, acc
+
+
+@triton.jit
+def previous(k, k_turn, before, position, split, i, h: tl.constexpr):
+    """The key `before` a new one, in its place; a row's first keeps its own. The new one is left for the next."""
+    inside = (i < h)[None, :]
+    if split == 0:
+        tl.store((before + h + i)[None, :], k.to(before.dtype.element_ty), mask=inside)
+    if position > 0:
+        k = tl.load((before + i)[None, :], mask=inside, other=0.0).to(tl.float32)
+        k_turn = tl.load((before + (i + h // 2) % h)[None, :], mask=inside, other=0.0).to(tl.float32)
+        k_turn = tl.where((i < h // 2)[None, :], -k_turn, k_turn)
+    return k, k_turn
+
+
+@triton.jit
 def attend(
     qkv_ptr, positions_ptr, cos_ptr, sin_ptr, keys_ptr, values_ptr, unturned_ptr, q_norm, k_norm, eps, clip, window, scale,
     out_ptr, parts_ptr, sums_ptr, S,
@@ -81,12 +107,7 @@ def attend(
     if SHIFTED:  # noqa: SIM102 (a constant, and a value)
         if kv >= KH - SHIFTED:
             before = unturned_ptr + (row * SHIFTED + kv - (KH - SHIFTED)).to(tl.int64) * S * h + (position - 1) * h
-            if split == 0:
-                tl.store((before + h + i)[None, :], k.to(unturned_ptr.dtype.element_ty), mask=inside[None, :])
-            if position > 0:
-                k = tl.load((before + i)[None, :], mask=inside[None, :], other=0.0).to(tl.float32)
-                k_turn = tl.load((before + (i + h // 2) % h)[None, :], mask=inside[None, :], other=0.0).to(tl.float32)
-                k_turn = tl.where((i < h // 2)[None, :], -k_turn, k_turn)
+            k, k_turn = previous(k, k_turn, before, position, split, i, h)
     dtype = keys_ptr.dtype.element_ty
     q = (q * cos + q_turn * sin).to(dtype)
     k = (k * cos + k_turn * sin).to(dtype)
@@ -104,13 +125,7 @@ def attend(
     share = tl.cdiv(tl.cdiv(position - oldest, BLOCK_S), SPLITS) * BLOCK_S
     low = oldest + split * share
     high = tl.minimum(low + share, position)
-    for start in range(low, high, BLOCK_S):
-        s = start + tl.arange(0, BLOCK_S)
-        ok = s < high
-        tile = cache[None, :] + s[:, None] * h
-        kt = tl.load(keys_ptr + tile, mask=ok[:, None] & inside[None, :], other=0.0)
-        vt = tl.load(values_ptr + tile, mask=ok[:, None] & inside[None, :], other=0.0)
-        m, total, acc = grown(m, total, acc, q, kt, vt, ok, scale)
+    m, total, acc = over(keys_ptr, values_ptr, cache, low, high, m, total, acc, q, inside, scale, h, BLOCK_S)
     head = row * H + heads
     keep = (g < G)[:, None] & inside[None, :]
     if SPLITS == 1:

@@ -15,6 +15,7 @@ import triton
 from torch import Tensor
 
 from vlm.attention import Attention
+from vlm.cache import LayerCache
 from vlm.config import Activation
 from vlm.kernels import attend as attend_kernels
 from vlm.kernels import pick as pick_kernels
@@ -215,7 +216,7 @@ def route(x: Tensor, norm: Norm, router: Router) -> tuple[Tensor, Choice]:
 
 
 def attend(
-    qkv: Tensor, positions: Tensor, table: tuple[Tensor, Tensor], cache, attention: Attention, window: int | None
+    qkv: Tensor, positions: Tensor, table: tuple[Tensor, Tensor], cache: LayerCache, attention: Attention, window: int | None
 ) -> Tensor:
     """Queries, keys and values of one token a row at `positions` [B] → [B, 1, H h], writing the layer's `cache`. `table`:
     cosines and sines [S, h] of all positions."""

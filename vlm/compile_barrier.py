@@ -1,0 +1,44 @@
+"""A barrier that the compiler of torch before 2.15 leaves out (pytorch/pytorch#190517), without which gradients are wrong at times.
+
+A compiled reduction that is too wide for one pass may write what it reduced and read it again in a second loop. Warps then read
+what others wrote, and nothing in between made them wait: in bf16 the gradient by a decoder layer's input was garbage in some
+process of three, with all else right (docs/LOG.md). Later versions have the barrier.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+import torch.compiler.config
+
+_TAG = "read-back-barrier"
+
+
+def add_barriers() -> None:
+    """From here on Triton kernels of torch.compile wait before they read back what they wrote. Kernels cached without are
+    compiled anew."""
+    from torch._inductor.codegen.common import DeferredLine
+    from torch._inductor.codegen.triton import TritonKernel
+
+    if "invalidated_stores" in inspect.getsource(TritonKernel.load) or _TAG in torch.compiler.config.cache_key_tag:
+        return
+    load, get_load_buffer = TritonKernel.load, TritonKernel.get_load_buffer
+    reads_back: list[str] = []  # the buffer of the load under way
+
+    def load_behind_barrier(self: Any, name: str, index: Any) -> Any:
+        reads_back[:] = [name] if name in self.cse.invalidated_stores else []
+        try:
+            return load(self, name, index)
+        finally:
+            reads_back.clear()
+
+    def buffer_with_barrier(self: Any, indexing: Any) -> Any:
+        lines = get_load_buffer(self, indexing)
+        for name in reads_back:
+            lines.writeline(DeferredLine(name, "tl.debug_barrier()"))
+        return lines
+
+    TritonKernel.load, TritonKernel.get_load_buffer = load_behind_barrier, buffer_with_barrier
+    torch.compiler.config.cache_key_tag += _TAG
