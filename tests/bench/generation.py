@@ -74,7 +74,8 @@ def peer_write(name: str, model: nn.Module, batch: Batch) -> Write:
 
 def pace(write: Write, rows: int, new: int, options: argparse.Namespace) -> measure.Figures:
     """Of a whole call, of its writing, and the seconds to the first token."""
-    whole = measure.timing(lambda: write(new), options.device, windows=options.windows, calls=1, warm=2)
+    # warm after three: the third of a shape records its prompt
+    whole = measure.timing(lambda: write(new), options.device, windows=options.windows, calls=1)
     one = measure.timing(lambda: write(1), options.device, windows=options.windows, calls=1, warm=1)
     after = whole.seconds - one.seconds  # of a tiny model it may drown in noise
     writing = measure.rounded(rows * (new - 1) / after) if after > 0 else None

@@ -54,7 +54,10 @@ def main() -> None:
         write_rows(cases, args.rows)
         started = time.perf_counter()
         command = [sys.executable, "-m", "eval.score", args.metric, str(cases), "--out", str(out)]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.stderr.write(done.stderr)
+            raise SystemExit(done.returncode)
         seconds = time.perf_counter() - started
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         figure = {
