@@ -1,8 +1,8 @@
 """A barrier that the compiler of earlier torch leaves out (pytorch/pytorch#190517), without which gradients are wrong at times.
 
-A compiled reduction that is too wide for one pass may write what it reduced and read it again in a second loop. Warps then read
-what others wrote, and nothing in between made them wait: in bf16, with 2 x 256 tokens of width 256, the gradient by a layer's
-input was garbage at a third of the steps, and all else right (docs/LOG.md, 2026-11-22). torch 2.11 lacks it, 2.15 has it.
+A reduction that the compiler writes as loops may store a value in one and load it in the next. Warps then read what others
+wrote, and nothing in between made them wait: in bf16, for 2 x 256 tokens of width 256, the gradient by a layer's input was
+garbage at a third of the batches, and all else right (docs/LOG.md, 2026-11-22). torch 2.11 to 2.13 lack it, 2.14 has it.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ BeforeLayer = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Hidden:
-    """The decoder's last states [B, T, D], normed and ready for the head, and the routers' sums."""
+    """The decoder's last states [B, T, D], normed and ready for the head, and the routers' sums: none without routers, nor with
+    a cache."""
 
     states: Tensor
     router: RouterStats | None
@@ -121,8 +122,8 @@ class TextDecoder(Writer, nn.Module):
         before_layer: BeforeLayer | None = None,
     ) -> Hidden:
         """Everything but the head. `packed`: may a row hold several documents, or padding before its last token; by default
-        where `document` is given. `sees` [B, T] only splits the router's statistics. With a `cache` each row is one document,
-        `packed=False` says that these are its first tokens, and there are no statistics."""
+        where `document` is given. `sees` [B, T] only splits the router's statistics. With a `cache` there are none, each row
+        is one document, and `packed=False` says that these are its first tokens."""
         fresh = packed is False or (packed is None and document is None and cache is None)
         document = torch.zeros_like(tokens) if document is None else document
         positions = positions_in(document) if positions is None else positions
