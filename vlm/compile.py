@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import torch
@@ -35,10 +36,26 @@ def compile_blocks(model: VLM | TextDecoder, activation_memory: float = 1.0, bac
         check_compiler()
         if torch.cuda.is_available():
             add_barriers()
+            start_workers()
     torch._functorch.config.activation_memory_budget = activation_memory
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     for block in blocks(model):
         block.compile(backend=backend)
+
+
+def start_workers() -> None:
+    """Start the processes that compile Triton kernels, with SIGTERM held back from them.
+
+    A scheduler sends it to all of a job's processes; a run whose workers went waits for its kernels for ever (torch 2.11) or
+    fails (2.15) instead of ending its step and saving. The price: later torch waits ten seconds for the workers at the end.
+    """
+    from torch._inductor.async_compile import AsyncCompile
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # processes inherit it
+    try:
+        AsyncCompile.warm_pool()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def check_compiler() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,3 +109,28 @@ def test_no_compiler_is_said_before_the_first_batch(monkeypatch):
     monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
     with pytest.raises(ValueError, match=r"C\+\+ compiler.*run\.compile: false"):
         compile_blocks(build())
+
+
+WORKERS = """
+import os, signal, time
+from torch._inductor.async_compile import AsyncCompile
+from vlm.compile import start_workers
+
+if __name__ == "__main__":
+    start_workers()
+    signal.signal(signal.SIGTERM, lambda *_: print("stopping", flush=True))
+    kernel = AsyncCompile.process_pool().submit(time.sleep, 1)
+    time.sleep(0.5)
+    os.killpg(os.getpgrp(), signal.SIGTERM)
+    print(kernel.result(timeout=90), flush=True)
+    os._exit(0)
+"""
+
+
+def test_a_signal_to_the_whole_group_leaves_the_compilers_workers(tmp_path):
+    (script := tmp_path / "run.py").write_text(WORKERS)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, start_new_session=True, timeout=120
+    )
+    assert run.stdout.split() == ["stopping", "None"], run.stderr
