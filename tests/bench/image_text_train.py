@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> measure.Figures:
     options = measure.parse(parser, arguments)
     changes = {name: getattr(options, name) for name in ("rows", "length", "images", "experts") if getattr(options, name)}
     shape = dataclasses.replace(IDEFICS[options.shape], **changes)
+    if shape.images > shape.length:
+        parser.error(f"--images {shape.images}: of a row of {shape.length} tokens no more than {shape.length} can be seen")
     config = shape.model
     vocab, size = config.decoder.vocab_size, config.encoder.image_size
     batch = image_batch(vocab, shape.rows, shape.length, shape.images, size, options.device, options.seed)

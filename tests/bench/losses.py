@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> measure.Figures:
     line = {
         "unit": "nats", "figure": measure.rounded(difference.max().item()), "noise": measure.rounded(noise.max().item()),
         "mean_difference": measure.rounded(difference.mean().item()), "mean_noise": measure.rounded(noise.mean().item()),
-        "ratio": measure.rounded((difference.max() / noise.max()).item()),
+        "ratio": measure.rounded((difference.max() / noise.max()).item()) if noise.any() else None,
         "loss": [round(plain[0, 0].item(), 4), round(plain[0, -1].item(), 4)], "last": round(fast[-1].item(), 4),
     }  # fmt: skip
     about = {"steps": len(data), "config": options.config, "set": options.set, "orders": options.orders}

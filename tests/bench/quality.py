@@ -6,6 +6,7 @@ Recall: edited copies found as their original; false: originals taken for anothe
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import json
@@ -137,7 +138,8 @@ def bench_pictures(pattern: str) -> dict:
     return {"pictures_per_second": round(speed), "false": false, "of": len(files), "recall": recall}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(arguments)
     if not DATA.is_dir():
         sys.exit(f"no data at {DATA}: set VLM_DATA")
     figures = {"bench": "quality", "texts": bench_texts(), "index": bench_index()}

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.score [--rows N]`: rows a second of `eval.score`, JSON in and JSON out, one core; one JSON line.
+"""`python -m tests.bench.score [--rows N]`: rows a second of `eval.score`, start included, JSON in and JSON out; one JSON line.
 
 The rows are like VQAv2's: ten answers of which most agree, an answer, a question, an image of five questions. Every twentieth
 answer is a text that occurs once, so that the cache of normalised texts is met as real data meet it.
@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--metric", default="vqa_accuracy")
     args = parser.parse_args()
+    if args.rows < 1:
+        parser.error(f"argument --rows: {args.rows} is not a whole number of 1 or more")
     with tempfile.TemporaryDirectory() as folder:
         cases, out = Path(folder) / "cases.jsonl", Path(folder) / "scored.jsonl"
         write_rows(cases, args.rows)

@@ -1,6 +1,7 @@
 """One training step, ours and its peers': the same tokens, AdamW with the same settings, no clipping.
 
-All tokens are learnt. Ours makes its loss as in training, router losses included; a peer's is its own.
+All tokens are learnt. Ours makes its loss as in training, router losses included; a peer's is its own. Each
+starts as its authors start it, so losses tell that a model learns and not which learns better.
 """
 
 from __future__ import annotations
