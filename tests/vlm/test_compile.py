@@ -103,11 +103,11 @@ def test_compiled_blocks_write_what_plain_ones_write():
     assert ours.tokens == theirs.tokens
 
 
-def test_no_compiler_is_said_before_the_first_batch(monkeypatch):
+def test_no_compiler_is_said_before_the_first_batch():
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-    with pytest.raises(ValueError, match=r"C\+\+ compiler.*run\.compile: false"):
+    nowhere = config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with nowhere, pytest.raises(ValueError, match=r"C\+\+ compiler.*run\.compile: false"):
         compile_blocks(build())
 
 
