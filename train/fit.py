@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -189,6 +190,7 @@ def main(argv: list[str] | None = None) -> None:
         print(to_yaml(config), end="")
         return
     _quiet()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's, outside training, as Ctrl-C
     try:
         fit(config)
     except (NotFinite, WorkerLost) as error:

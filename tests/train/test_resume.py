@@ -12,8 +12,10 @@ import pytest
 from train_runs import TINY, config, curve, launch, metrics, overrides, same_results, stop_at, train
 
 from train import checkpoint
+from train.fit import AFTER_INTERRUPT, main
 from train.module import VLMModule
 from train.optim import schedule_factor
+from vlm.command import status
 
 STAGES = ("text", "align", "tune")
 
@@ -63,6 +65,16 @@ def test_a_polite_signal_leaves_a_checkpoint_of_that_step(number: int, finished:
     assert "Traceback" not in log.read_text()
     train(run, "run.checkpoint_every=1000")
     assert same_results(finished, run)
+
+
+def test_a_schedulers_signal_outside_training_ends_as_ctrl_c(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("train.fit.fit", lambda config: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert status(lambda: main([TINY]), AFTER_INTERRUPT) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def shortened(finished: Path, run: Path) -> Path:
