@@ -13,16 +13,14 @@ from typing import Any
 import torch
 import torch.compiler.config
 
-_TAG = "read-back-barrier"
-
 
 def add_barriers() -> None:
-    """From here on Triton kernels of torch.compile wait before they read back what they wrote. Kernels cached without are
-    compiled anew."""
+    """From here on Triton kernels of torch.compile wait before they read back what they wrote, in all of the process. Kernels
+    cached without are compiled anew. Nothing happens where torch, or a call before, has seen to it."""
     from torch._inductor.codegen.common import DeferredLine
     from torch._inductor.codegen.triton import TritonKernel
 
-    if "invalidated_stores" in inspect.getsource(TritonKernel.load) or _TAG in torch.compiler.config.cache_key_tag:
+    if "invalidated_stores" in inspect.getsource(TritonKernel.load):
         return
     load, get_load_buffer = TritonKernel.load, TritonKernel.get_load_buffer
     reads_back: list[str] = []  # the buffer of the load under way
@@ -41,4 +39,4 @@ def add_barriers() -> None:
         return lines
 
     TritonKernel.load, TritonKernel.get_load_buffer = load_behind_barrier, buffer_with_barrier
-    torch.compiler.config.cache_key_tag += _TAG
+    torch.compiler.config.cache_key_tag += "read-back-barrier"

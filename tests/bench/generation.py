@@ -74,7 +74,7 @@ def peer_write(name: str, model: nn.Module, batch: Batch) -> Write:
 
 def pace(write: Write, rows: int, new: int, options: argparse.Namespace) -> measure.Figures:
     """Of a whole call, of its writing, and the seconds to the first token."""
-    # warm after three: the third of a shape records its prompt
+    # timed from the fourth call on: the third of a shape records its prompt
     whole = measure.timing(lambda: write(new), options.device, windows=options.windows, calls=1)
     one = measure.timing(lambda: write(1), options.device, windows=options.windows, calls=1, warm=1)
     after = whole.seconds - one.seconds  # of a tiny model it may drown in noise
