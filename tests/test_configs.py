@@ -9,7 +9,7 @@ import torch
 
 from datasets.build import build_source
 from train.config import Config, read_config, to_yaml
-from train.optim import freeze, parameter_groups
+from train.optim.groups import freeze, parameter_groups
 from train.start import check_run
 from vlm.model import VLM
 

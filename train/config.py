@@ -63,8 +63,12 @@ class TokenizerConfig(Checked):
 
 @dataclass(frozen=True)
 class OptimConfig(Checked):
-    """AdamW (Loshchilov and Hutter, 2019). Matrices decay; vectors, gates, latents and embeddings do not."""
+    """AdamW (Loshchilov and Hutter, 2019), or Muon (Jordan et al., 2024) for matrices and AdamW for the rest, at AdamW's rates.
 
+    Matrices decay; vectors, gates, latents and embeddings do not.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: Positive = 3e-4  # peak
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Positive = 1e-8

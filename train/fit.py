@@ -28,7 +28,7 @@ from train.data import StageData, check_order, facts_of
 from train.data_figures import SkippedLog
 from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
-from train.optim import freeze
+from train.optim.groups import freeze
 from train.parallel import LeftToFirst, checkpoint_activations, compiles, evaluation_device, together, trainer_devices
 from train.precision import make_deterministic, precision_arguments
 from train.profiling import Profile

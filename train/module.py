@@ -21,7 +21,7 @@ from datasets.counts import Counts
 from datasets.loader import StepBatch
 from train.config import OptimConfig, StageConfig
 from train.data_figures import Example, totals_of, waiting
-from train.optim import build_optimizer, build_schedule
+from train.optim.build import build_optimizer, build_schedule
 from train.parallel import check_together, gather_dicts, gather_lists, stop_all, sum_counters, sum_over_ranks, world_size
 from vlm.flops import Load, flops
 from vlm.losses import total_loss

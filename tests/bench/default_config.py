@@ -20,7 +20,7 @@ from tests.bench import arithmetic, measure, plain, training
 from tests.bench.batches import image_batch
 from tests.bench.real import batches
 from train.config import read_config
-from train.optim import parameter_groups
+from train.optim.groups import parameter_groups
 from vlm import VLM, Batch, command
 
 STEPS = {"tiny": 2, "small": 8, "anchor": 8}  # batches that training goes round in

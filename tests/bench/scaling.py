@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tests.bench import arithmetic, generation, measure, training
 from tests.bench.batches import image_batch, text_batch
 from tests.bench.shapes import IDEFICS, MOE
-from train.optim import freeze
+from train.optim.groups import freeze
 from vlm import DecoderConfig, command
 
 SIZES = {

@@ -30,7 +30,7 @@ from tests.bench.batches import image_batch
 from tests.bench.real import batches
 from tests.bench.shapes import IDEFICS, MOE
 from train.config import read_config
-from train.optim import freeze
+from train.optim.groups import freeze
 from vlm import VLM
 from vlm.moe import Router
 

@@ -19,7 +19,8 @@ from tests.bench.measure import Figures, clean, dtype_of, timing
 from tests.bench.routing import force_balance
 from tests.bench.shapes import Text
 from train.config import OptimConfig
-from train.optim import build_optimizer, freeze
+from train.optim.build import build_optimizer
+from train.optim.groups import freeze
 from vlm import VLM, Batch, DecoderConfig, ModelConfig, TextDecoder
 from vlm.compile import compile_blocks
 from vlm.losses import nll_sum, total_loss

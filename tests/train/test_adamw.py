@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from train.adamw import AdamW
-from train.adamw_kernel import adamw_
+from train.optim.adamw import AdamW
+from train.optim.adamw_kernel import adamw_
 
 OPTIONS = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 

@@ -14,7 +14,7 @@ from train_runs import config, same_results, train
 
 from train.config import Config
 from train.data import StageData
-from train.optim import freeze
+from train.optim.groups import freeze
 from train.parallel import checkpoint_activations
 from train.run_dir import RunDirectory
 from train.start import first_model, first_processor

@@ -7,7 +7,9 @@ import torch
 from train_runs import TINY
 
 from train.config import OptimConfig, ScheduleConfig, read_config
-from train.optim import build_optimizer, build_schedule, freeze, parameter_groups, schedule_factor
+from train.optim.build import build_optimizer, build_schedule
+from train.optim.groups import freeze, parameter_groups
+from train.optim.schedule import schedule_factor
 from vlm.model import GROUPS, VLM
 
 

@@ -14,7 +14,7 @@ from train_runs import TINY, config, curve, launch, metrics, overrides, same_res
 from train import checkpoint
 from train.fit import AFTER_INTERRUPT, main
 from train.module import VLMModule
-from train.optim import schedule_factor
+from train.optim.schedule import schedule_factor
 from vlm.command import status
 
 STAGES = ("text", "align", "tune")

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from datasets.counts import Counts
 from datasets.loader import StepBatch
 from train.module import VLMModule
-from train.optim import freeze
+from train.optim.groups import freeze
 from vlm import model as vlm_model
 from vlm import moe
 from vlm.flops import Load

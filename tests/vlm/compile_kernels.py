@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from train.adamw_kernel import adamw_
+from train.optim.adamw_kernel import adamw_
 from vlm import TextDecoder
 from vlm.cache import Cache
 from vlm.config import DecoderConfig, FusionConfig

@@ -1,4 +1,4 @@
-"""One step of AdamW for one tensor (Triton), for `train.adamw` on a GPU: torch's own is the reference.
+"""One step of AdamW for one tensor (Triton), for `train.optim.adamw` on a GPU: torch's own is the reference.
 
 In float32, rounded once at the end to the precision of each tensor: 14 bytes of memory traffic a bf16 weight.
 """

@@ -1,0 +1,1 @@
+"""Optimizers: which parameter learns by which rule and rate, AdamW, Muon, schedules."""

@@ -1,0 +1,86 @@
+"""Muon: momentum whose matrices are made orthogonal (Jordan et al., 2024; Liu et al., 2025), and AdamW for all else.
+
+    m ← μ m + g;   u = orthogonalize(g + μ m);   W ← (1 - η λ) W - η · 0.2 √max(m, n) · u
+
+The update's size is that of AdamW's, so AdamW's rates η and decay λ carry over. Matrices of one shape are made orthogonal
+together, in stacks: a small model's many matrices cost few kernels, and a large one's need little memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from train.optim.adamw import AdamW
+from train.optim.matrices import Matrix
+from train.optim.orthogonalize import orthogonalize, precision
+
+MOMENTUM = 0.95
+STACK = 1 << 26  # numbers that are made orthogonal at a time, where one matrix is no more
+
+
+class Muon(AdamW):
+    """`matrices` are learnt by the rule above, and have groups of their own; every other parameter is learnt as by `AdamW`."""
+
+    def __init__(self, groups: list[dict[str, Any]], matrices: Iterable[Matrix], **options: Any) -> None:
+        super().__init__(groups, **options)
+        self._matrices = {matrix.weight: matrix for matrix in matrices}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """A parameter without gradient stays as it is, and so does its momentum."""
+        groups = self.param_groups
+        mine = [(group, self._matrices[w]) for group in groups for w in group["params"] if self._learns(w)]
+        for stack in _stacks(mine):
+            self._step(stack)
+        self.param_groups = [g for g in groups if not any(w in self._matrices for w in g["params"])]
+        try:
+            return super().step(closure)
+        finally:
+            self.param_groups = groups
+
+    def _learns(self, weight: Tensor) -> bool:
+        return weight in self._matrices and weight.grad is not None
+
+    def _step(self, stack: list[tuple[dict[str, Any], Matrix]]) -> None:
+        """One step of matrices of one shape."""
+        weights: list[Tensor] = [matrix.weight for _, matrix in stack]
+        gradients = [w.grad for w in weights if w.grad is not None]
+        momenta = [self._momentum(w) for w in weights]
+        torch._foreach_mul_(momenta, MOMENTUM)
+        torch._foreach_add_(momenta, gradients)
+        ahead = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
+        whole = torch.cat([matrix.split(u) for (_, matrix), u in zip(stack, ahead, strict=True)])
+        parts = orthogonalize(whole.to(precision(whole.device))).split([matrix.shape[0] for _, matrix in stack])
+        updates = [matrix.join(part).to(matrix.weight.dtype) for (_, matrix), part in zip(stack, parts, strict=True)]
+        torch._foreach_mul_(weights, [1 - group["lr"] * group["weight_decay"] for group, _ in stack])
+        torch._foreach_mul_(updates, [-group["lr"] * matrix.scale for group, matrix in stack])
+        torch._foreach_add_(weights, updates)
+
+    def _momentum(self, weight: Tensor) -> Tensor:
+        state = self.state[weight]
+        if not state:
+            state["step"] = torch.tensor(0.0, dtype=torch.float32)  # which torch wants of every state
+            state["momentum"] = torch.zeros_like(weight)
+        state["step"] += 1
+        return state["momentum"]
+
+
+def _stacks(matrices: list[tuple[dict[str, Any], Matrix]]) -> Iterable[list[tuple[dict[str, Any], Matrix]]]:
+    """Those of one shape together, as many as `STACK` holds."""
+
+    def key(entry: tuple[dict[str, Any], Matrix]) -> tuple[int, int]:
+        return entry[1].shape[1:]
+
+    for _, alike in groupby(sorted(matrices, key=key), key):
+        stack: list[tuple[dict[str, Any], Matrix]] = []
+        for entry in alike:
+            if stack and sum(m.weight.numel() for _, m in [*stack, entry]) > STACK:
+                yield stack
+                stack = []
+            stack.append(entry)
+        yield stack
