@@ -2,8 +2,9 @@
 
     checkpoints/0-text/step-00001200/
         model.safetensors   weights, under the model's own names
+        ema.safetensors     their average, of those that learn, in a run with `optim.ema`
         state.pt            optimizer, schedule, loops, data position; read with weights-only loading, so nothing in it can run
-        manifest.json       size and SHA-256 of both: written last
+        manifest.json       size and SHA-256 of these: written last
 
 A checkpoint is written beside its place and renamed into it. One that was cut short all the same (a full disk, a lost node)
 does not agree with its manifest, and the one before it is used.
@@ -22,10 +23,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+WEIGHTS, AVERAGE, STATE, MANIFEST = "model.safetensors", "ema.safetensors", "state.pt", "manifest.json"
 _NAMES = "step-" + 8 * "[0-9]"
 _PREFIX = "model."  # of VLMModule's parameters
 
@@ -40,8 +42,12 @@ class SafeCheckpointIO(CheckpointIO):
         fresh.mkdir(parents=True)
         weights = {name.removeprefix(_PREFIX): t.contiguous() for name, t in checkpoint["state_dict"].items()}
         save_file(weights, fresh / WEIGHTS)
+        average = checkpoint.get("average")
+        if average is not None:
+            save_file(average["weights"], fresh / AVERAGE)
+            checkpoint = {**checkpoint, "average": {"steps": average["steps"]}}
         torch.save({key: value for key, value in checkpoint.items() if key != "state_dict"}, fresh / STATE)
-        files = {name: {"size": (fresh / name).stat().st_size, "sha256": sha256(fresh / name)} for name in (WEIGHTS, STATE)}
+        files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(fresh.iterdir())}
         (fresh / MANIFEST).write_text(json.dumps({"step": checkpoint["global_step"], "files": files}, indent=2))
         for file in fresh.iterdir():
             _sync(file)
@@ -53,6 +59,8 @@ class SafeCheckpointIO(CheckpointIO):
         path = Path(path)
         state = read_state(path)
         state["state_dict"] = {_PREFIX + name: t for name, t in load_file(path / WEIGHTS).items()}
+        if "average" in state:
+            state["average"]["weights"] = read_average(path)
         return state
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -62,6 +70,11 @@ class SafeCheckpointIO(CheckpointIO):
 def read_state(path: Path) -> dict[str, Any]:
     """Everything but the weights."""
     return torch.load(path / STATE, map_location="cpu", weights_only=True)
+
+
+def read_average(path: Path) -> dict[str, Tensor] | None:
+    """The averaged weights of a checkpoint; `None` where its run keeps none."""
+    return load_file(path / AVERAGE) if (path / AVERAGE).exists() else None
 
 
 def step_of(path: Path) -> int:
@@ -86,7 +99,7 @@ def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, or `None`."""
     try:
         files = json.loads((path / MANIFEST).read_text())["files"]
-        for name in (WEIGHTS, STATE):
+        for name in (WEIGHTS, STATE, *({AVERAGE} & files.keys())):
             size = (path / name).stat().st_size
             if size != files[name]["size"]:
                 return f"{name} has {size:,} bytes of {files[name]['size']:,}"

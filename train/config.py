@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
@@ -74,6 +74,7 @@ class OptimConfig(Checked):
     eps: Positive = 1e-8
     weight_decay: Annotated[float, Ge(0)] = 0.1
     clip: Positive = 1.0  # largest norm of the whole gradient
+    ema: Annotated[float, Gt(0), Lt(1)] | None = None  # decay of an average of the weights, kept beside them; None = no average
     max_bad_steps: Count = 5  # steps in a row with a loss or gradient that is not finite, after which the run stops
 
 

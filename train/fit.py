@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
+from torch import Tensor
 
 import vlm
 from datasets.loader import WorkerLost
@@ -28,6 +29,7 @@ from train.data import StageData, check_order, facts_of
 from train.data_figures import SkippedLog
 from train.module import NotFinite, VLMModule
 from train.monitors import MetricsLog, Monitor, say
+from train.optim.ema import averaged
 from train.optim.groups import freeze
 from train.parallel import LeftToFirst, checkpoint_activations, compiles, evaluation_device, together, trainer_devices
 from train.precision import make_deterministic, precision_arguments
@@ -84,9 +86,12 @@ def _all_stages(run: RunDirectory, init_from: str | None, first: bool) -> None:
     for index in range(position.stage, len(config.stages)):
         path = position.path if index == position.stage else None
         set_context(model, config.stages[: index + 1])
-        _stage(config, run, model, processor, index, path)
+        average = _stage(config, run, model, processor, index, path)
         if first:
             vlm.save(run.model, model, processor)
+            if average is not None:
+                with averaged(model, average):
+                    vlm.save(run.model_ema, model, processor)
             model.to(evaluation_device(config.run))  # Lightning leaves it on the CPU
             evaluate_stage(config, run, model, processor, config.stages[index])
     if first:
@@ -94,15 +99,18 @@ def _all_stages(run: RunDirectory, init_from: str | None, first: bool) -> None:
         evaluate_run(config, run, model, processor)
 
 
-def _stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, index: int, path: Path | None) -> None:
-    """Train one stage, or what its checkpoint at `path` leaves of it. `KeyboardInterrupt` when a signal asked to stop."""
+def _stage(
+    config: Config, run: RunDirectory, model: VLM, processor: Processor, index: int, path: Path | None
+) -> dict[str, Tensor] | None:
+    """Train one stage, or what its checkpoint at `path` leaves of it; returns the average of its weights, with `optim.ema`.
+    `KeyboardInterrupt` when a signal asked to stop."""
     stage, steps, saved = config.stages[index], config.steps(config.stages[index]), None
     if path is not None:
         if run.is_finished(index, path):
             if index + 1 < len(config.stages):
                 check_order(facts_of(checkpoint.read_state(path)), config.run.dir)
             load_weights(model, load_file(path / checkpoint.WEIGHTS), path)
-            return
+            return checkpoint.read_average(path)
         say(f"{stage.name}: going on from step {checkpoint.step_of(path):,} of {steps:,}")
         saved = checkpoint.read_state(path)
     freeze(model, stage.train)
@@ -121,6 +129,7 @@ def _stage(config: Config, run: RunDirectory, model: VLM, processor: Processor, 
     if not monitor.finished:
         raise KeyboardInterrupt
     _say_stage(monitor, module)
+    return None if module.average is None else module.average.weights
 
 
 def _trainer(config: Config, stage: StageConfig, steps: int) -> Trainer:

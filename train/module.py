@@ -22,6 +22,7 @@ from datasets.loader import StepBatch
 from train.config import OptimConfig, StageConfig
 from train.data_figures import Example, totals_of, waiting
 from train.optim.build import build_optimizer, build_schedule
+from train.optim.ema import Average
 from train.parallel import check_together, gather_dicts, gather_lists, stop_all, sum_counters, sum_over_ranks, world_size
 from vlm.flops import Load, flops
 from vlm.losses import total_loss
@@ -55,6 +56,8 @@ class VLMModule(LightningModule):
         self.data_state: dict[str, dict] | None = None  # this rank's lanes after the last whole step
         self.used_up = False  # no source has anything left, on any rank
         self.bad_steps = self.bad_in_a_row = 0
+        self.average: Average | None = None  # of the weights, with `optim.ema`
+        self._saved_average: dict[str, Any] | None = None  # of the checkpoint that training goes on from
         self._left_out = False  # the last step
         self._micro: list[_Micro] = []  # of the step so far
         self._sums: list[Tensor] = []  # for each of them: nll, learnt tokens, tokens, failures
@@ -130,8 +133,11 @@ class VLMModule(LightningModule):
             stop_all(NotFinite(f"{where}: {steps}; lower optim.lr, or look at the data"))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The weights' step, and after it the routers' biases; a step left out, or a frozen decoder, moves neither."""
+        """The weights' step, and after it their average and the routers' biases. A step left out moves none of them, and a
+        frozen decoder has no biases to move."""
         super().optimizer_step(*args, **kwargs)
+        if self.average is not None and not self._left_out:
+            self.average.update()
         if self.router_counts is None or self._left_out or "decoder" not in self.stage.train:
             return
         routers = [module for module in self.model.decoder.modules() if isinstance(module, Router)]
@@ -148,7 +154,12 @@ class VLMModule(LightningModule):
         return gather_lists(found)
 
     def on_train_start(self) -> None:
-        """The rates of this run's schedule: those in a checkpoint belong to the budget it was made with."""
+        """The average of the weights where they are now, and the rates of this run's schedule: those in a checkpoint belong to
+        the budget it was made with."""
+        if self.optim.ema is not None:
+            self.average = Average(self.model, self.optim.ema)
+            if self._saved_average is not None:
+                self.average.restore(self._saved_average)
         schedule: Any = self.lr_schedulers()
         for group, peak, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
             group["lr"] = peak * factor(schedule.last_epoch)
@@ -158,8 +169,11 @@ class VLMModule(LightningModule):
         checkpoint["bad_steps"] = (self.bad_steps, self.bad_in_a_row)
         checkpoint["data_totals"] = dict(self.totals())
         checkpoint["used_up"] = self.used_up
+        if self.average is not None:
+            checkpoint["average"] = self.average.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.bad_steps, self.bad_in_a_row = checkpoint["bad_steps"]
+        self._saved_average = checkpoint.get("average")
         if self.global_rank == 0:  # one rank's, so that the sum is right
             self._totals = Counter(checkpoint.get("data_totals", {}))  # none in a run from before they were saved

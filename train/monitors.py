@@ -29,6 +29,7 @@ from train import checkpoint
 from train.config import StageConfig
 from train.data_figures import SkippedLog, check_skipped, data_figures, passed_over
 from train.module import VLMModule
+from train.optim.ema import averaged
 from train.parallel import on_any_rank, together
 from train.speed import Meter
 from vlm.batch import Batch
@@ -232,8 +233,17 @@ class Monitor(Callback):
     def _validate(self, trainer: Trainer, module: VLMModule, step: int) -> None:
         if self.metrics is not None:
             with self.meter.paused(), trainer.precision_plugin.forward_context():
-                self.validation = held_out_loss(module.model, self.batches, module.device)
+                self.validation = self._held_out(module)
             self.metrics.write(step, self._tokens(step), self.validation)
+
+    def _held_out(self, module: VLMModule) -> dict[str, float]:
+        """Of the weights, and of their average under names that end in `_ema`."""
+        figures = held_out_loss(module.model, self.batches, module.device)
+        if module.average is None:
+            return figures
+        with averaged(module.model, module.average.weights):
+            of_average = held_out_loss(module.model, self.batches, module.device)
+        return figures | {f"{name}_ema": value for name, value in of_average.items()}
 
     def _save(self, trainer: Trainer, step: int) -> None:
         with self.meter.paused():

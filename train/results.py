@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import vlm
 from eval.chart_suite import evaluate_charts, evaluate_tables
 from eval.report import write_report
 from eval.table import format_run
@@ -24,12 +27,17 @@ def evaluate_stage(config: Config, run: RunDirectory, model: VLM, processor: Pro
 
 
 def evaluate_run(config: Config, run: RunDirectory, model: VLM, processor: Processor) -> None:
-    """Charts with and without the image, chain of thought, hallucination; then `report.html` and the table."""
+    """Charts with and without the image, chain of thought, hallucination, of the last weights and, with `optim.ema`, of their
+    average; then `report.html` and the table of the last."""
     held = config.eval
     if held.charts:
         out = run.path / "eval" / "charts"
         count = min(held.reasoned, held.charts)
-        evaluate_charts(model, processor, out, seed=held.seed, count=held.charts, cot_count=count, profile=held.profile)
+        suite = partial(evaluate_charts, seed=held.seed, count=held.charts, cot_count=count, profile=held.profile)
+        suite(model, processor, out)
+        if config.optim.ema is not None:
+            average, its_processor = vlm.load(run.model_ema, next(model.parameters()).device, dtype=None)
+            suite(average, its_processor, out.with_name("charts_ema"))
     report = write_report(run.path)
     print(format_run(run.path))
     print(f"\nreport: {report}\nmodel:  {run.model}")

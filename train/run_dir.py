@@ -5,6 +5,7 @@ tokenizer.json    the run's vocabulary
 processor.json    the names of its special tokens, and its chat template
 checkpoints/      0-text/step-00001200/ … one folder a stage
 model/            the newest finished stage, self-contained: what `vlm.load` reads
+model_ema/        the same with the average of that stage's weights, in a run with `optim.ema`
 metrics.csv, speed.csv, tensorboard/, eval/, profile/, report.html
 """
 
@@ -131,6 +132,10 @@ class RunDirectory:
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def model_ema(self) -> Path:
+        return self.path / "model_ema"
 
     def stage_dir(self, index: int) -> Path:
         return self.path / "checkpoints" / f"{index}-{self.config.stages[index].name}"

@@ -114,14 +114,16 @@ class Poison:
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_step_that_is_not_finite_is_left_out_and_counted(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Poison(monkeypatch, range(2, 4), where)
-    run = train(tmp_path / "run", *ONE)
+    run = train(tmp_path / "run", *ONE, "optim.ema=0.9")
     directory = run / "checkpoints" / "0-text"
     weights = [load_file(directory / f"step-{n:08d}" / "model.safetensors") for n in range(1, 6)]
     assert not changed(weights[1], weights[2]) and not changed(weights[2], weights[3])
     assert changed(weights[0], weights[1]) and changed(weights[3], weights[4])
-    moments = [torch.load(directory / f"step-{n:08d}" / "state.pt", weights_only=True)["optimizer_states"][0] for n in (2, 4)]
+    states = [torch.load(directory / f"step-{n:08d}" / "state.pt", weights_only=True) for n in (2, 4)]
+    moments = [state["optimizer_states"][0] for state in states]
     for key, value in moments[0]["state"].items():
         assert all(torch.equal(value[name], moments[1]["state"][key][name]) for name in value)
+    assert [state["average"]["steps"] for state in states] == [2, 2]
     assert curve(run, "train/skipped_steps", "text")[:5] == [0, 0, 1, 2, 2]
 
 

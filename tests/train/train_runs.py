@@ -55,12 +55,12 @@ def curve(directory: Path, name: str, stage: str | None = None) -> list[float]:
 
 
 def same_results(a: Path, b: Path) -> bool:
-    """Metrics, final model and the last checkpoint of every stage, bit for bit."""
+    """Metrics, final model and the last checkpoint of every stage, with their averages where one is kept, bit for bit."""
     assert (a / "metrics.csv").read_text() == (b / "metrics.csv").read_text()
-    weights = [Path("model/model.safetensors")]
+    weights = [Path(f"{model}/model.safetensors") for model in ("model", "model_ema") if (a / model).exists()]
     for stage in sorted((a / "checkpoints").iterdir()):
         newest = sorted(stage.glob("step-*"))[-1]
-        weights.append((newest / "model.safetensors").relative_to(a))
+        weights += [file.relative_to(a) for file in newest.glob("*.safetensors")]
     for file in weights:
         assert (a / file).read_bytes() == (b / file).read_bytes(), file
     return True
