@@ -70,6 +70,7 @@ class OptimConfig(Checked):
 
     kind: Literal["adamw", "muon"] = "adamw"
     lr: Positive = 3e-4  # peak
+    base_width: Count | None = None  # decoder.dim that `lr` was found at, to carry it over (train/optim/width.py)
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Positive = 1e-8
     weight_decay: Annotated[float, Ge(0)] = 0.1

@@ -17,9 +17,11 @@ from encoders.weights import check_weights
 from train.config import Config, StageConfig
 from train.data import stage_mixture
 from train.monitors import say
+from train.optim.at_width import at_width
+from train.optim.width import start_at_width
 from train.parallel import trainer_devices
 from train.run_dir import RunDirectory
-from vlm.config import DecoderConfig
+from vlm.config import DecoderConfig, ModelConfig
 from vlm.decoder import TextDecoder
 from vlm.files import read_tokenizer
 from vlm.load import build_processor, with_medium
@@ -48,7 +50,16 @@ def check_run(config: Config) -> None:
         check_rope(config, stage)
     if config.validation.mixture:
         stage_mixture(config, config.validation.mixture, "validation")
+    if config.optim.base_width is not None:
+        _check_width(config.model, config.optim.base_width)
     make_profile(config.eval.profile)
+
+
+def _check_width(model: ModelConfig, base_width: int) -> None:
+    try:
+        at_width(model, base_width)
+    except ValueError as error:
+        raise ValueError(f"optim.base_width: {error}") from None
 
 
 def check_rope(config: Config, stage: StageConfig) -> None:
@@ -75,11 +86,17 @@ def first_processor(config: Config, run: RunDirectory, other: Processor | None) 
     elif path is not None:
         tokenizer = read_tokenizer(path)
     else:
-        tokenizer = train_tokenizer(_texts(config), config.model.decoder.vocab_size)
+        return new_processor(config)
     size, limit = tokenizer.get_vocab_size(), config.model.decoder.vocab_size
     if size > limit:
         raise ValueError(f"the tokenizer has {size:,} tokens, model.decoder.vocab_size is {limit:,}")
     return build_processor(config.model, tokenizer, **settings)
+
+
+def new_processor(config: Config) -> Processor:
+    """With a vocabulary trained on the first documents of every source."""
+    size = config.model.decoder.vocab_size
+    return build_processor(config.model, train_tokenizer(_texts(config), size))
 
 
 def text_settings(processor: Processor) -> dict[str, Any]:
@@ -98,6 +115,8 @@ def first_model(config: Config, other: VLM | TextDecoder | None, *, resumed: boo
     if other is None:
         model = VLM(dataclasses.replace(config.model, encoder=bare) if resumed else config.model)
         model.config = config.model
+        if config.optim.base_width is not None:
+            start_at_width(model, config.optim.base_width)
         return model
     with on_meta():
         model = VLM(dataclasses.replace(config.model, encoder=bare))

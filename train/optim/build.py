@@ -19,7 +19,7 @@ from vlm.model import VLM
 
 def build_optimizer(model: VLM, train: Mapping[str, float], config: OptimConfig, lr: float) -> AdamW:
     """Of the kind that `config` names, over the parts that `train` names."""
-    groups = parameter_groups(model, train, lr, config.weight_decay, muon=config.kind == "muon")
+    groups = parameter_groups(model, train, lr, config.weight_decay, muon=config.kind == "muon", base_width=config.base_width)
     fused = not groups[0]["params"][0].is_cuda  # there `AdamW` has a step of its own
     options: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "fused": fused}
     if config.kind == "adamw":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
 from train.optim.matrices import matrices
+from train.optim.width import Widths
 from vlm.model import GROUPS, VLM
 
 _TABLES = {
@@ -27,16 +28,40 @@ def freeze(model: VLM, train: Mapping[str, float]) -> None:
 
 
 def parameter_groups(
-    model: VLM, train: Mapping[str, float], lr: float, weight_decay: float, *, muon: bool = False
+    model: VLM,
+    train: Mapping[str, float],
+    lr: float,
+    weight_decay: float,
+    *,
+    muon: bool = False,
+    base_width: int | None = None,
 ) -> list[dict[str, Any]]:
     """Groups `PART/decay` and `PART/plain` for each part that learns: matrices decay; vectors (the experts' stacked biases,
-    too), gates, latents and embeddings do not. With `muon` the matrices that it takes are a third group, `PART/muon`."""
-    groups = []
+    too), gates, latents and embeddings do not. With `muon` the matrices that it takes are a third group, `PART/muon`. With a
+    `base_width` weights whose rate goes by width (train/optim/width.py) have groups of their own, `PART/x0.25/decay`."""
+    widths, groups = None if base_width is None else Widths(model, base_width), []
     for name, factor in train.items():
         for kind, parameters in _by_kind(model.group(name), muon):
             decay = 0.0 if kind == "plain" else weight_decay
-            groups.append({"params": parameters, "lr": lr * factor, "weight_decay": decay, "name": f"{name}/{kind}"})
+            for growth, alike in _by_factor(model.group(name), kind, parameters, widths):
+                label = f"{name}/{kind}" if growth == 1 else f"{name}/x{growth:.3g}/{kind}"
+                rate = lr * factor * growth
+                groups.append({"params": alike, "lr": rate, "weight_decay": decay / growth, "name": label})
     return groups
+
+
+def _by_factor(
+    part: nn.Module, kind: str, parameters: list[nn.Parameter], widths: Widths | None
+) -> Iterable[tuple[float, list[nn.Parameter]]]:
+    """Factors of the rate, and the parameters that have each."""
+    if widths is None:
+        return [(1.0, parameters)]
+    taken = {id(m.weight): m for m in matrices(part)} if kind == "muon" else {}
+    found: dict[float, list[nn.Parameter]] = {}
+    for p in parameters:
+        factor = widths.muon(taken[id(p)]) if kind == "muon" else widths.adamw(p, is_matrix=kind == "decay")
+        found.setdefault(factor, []).append(p)
+    return found.items()
 
 
 def _by_kind(part: nn.Module, muon: bool) -> Iterator[tuple[str, list[nn.Parameter]]]:

@@ -34,10 +34,20 @@ class Matrix:
     @property
     def shape(self) -> tuple[int, int, int]:
         """K, m, n."""
+        sides = self._sides
+        return math.prod(self._flat(self.weight).shape[:-2]) * self.parts, min(sides), max(sides)
+
+    @property
+    def fans(self) -> tuple[int, int]:
+        """How many numbers it reads and how many it writes: it is [out, in], and stacked experts are [in, out]."""
+        rows, columns = self._sides
+        return (rows, columns) if self.weight.ndim == 3 else (columns, rows)
+
+    @property
+    def _sides(self) -> tuple[int, int]:
         *stacked, rows, columns = self._flat(self.weight).shape
-        sides = [rows, columns]
-        sides[self.dim - len(stacked)] //= self.parts
-        return math.prod(stacked) * self.parts, min(sides), max(sides)
+        along_rows = self.dim == len(stacked)
+        return (rows // self.parts, columns) if along_rows else (rows, columns // self.parts)
 
     @property
     def scale(self) -> float:
