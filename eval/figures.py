@@ -183,6 +183,24 @@ def gates_figure(curves: Curves) -> str:
     return svg(figure)
 
 
+@matplotlib.rc_context(STYLE)
+def coordinates_figure(changes: Mapping[str, Mapping[int, Mapping[int, float]]]) -> Figure:
+    """Change of each kind's outputs against width, a panel a kind, a line a step: kind → step → width → change."""
+    columns = min(4, len(changes))
+    lines = -(-len(changes) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.1 * lines), layout="constrained")
+    for place, (kind, steps) in enumerate(changes.items(), 1):
+        ax = figure.add_subplot(lines, columns, place)
+        for step, by_width in steps.items():
+            shade = 0.25 + 0.75 * step / max(steps)
+            ax.plot(list(by_width), list(by_width.values()), color=SEEN, alpha=shade, lw=1.2, marker="o", ms=2.5)
+        ax.set(xscale="log", yscale="log", title=kind, xlabel="width", ylabel="mean |change|")
+        ax.set_xticks(sorted({w for by_width in steps.values() for w in by_width}))
+        ax.minorticks_off()
+        ax.xaxis.set_major_formatter("{x:.0f}")
+    return figure
+
+
 def picture(data: bytes, side: int = 256) -> str:
     """A chart, enlarged without smoothing so that small ones can be judged."""
     image = open_image(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from tests.bench import (
     plain,
     scaling,
     training,
+    width_transfer,
 )
 from tests.bench.batches import image_batch
 from tests.bench.real import batches
@@ -97,6 +99,36 @@ def test_scaling(tmp_path: Path) -> None:
     line = scaling.main([*TINY, "--out", str(tmp_path)])
     check(line)
     assert [path.name for path in tmp_path.iterdir()] == ["scaling.png"] and set(line["curves"]) == set(scaling.CURVES)
+
+
+def test_width_transfer(tmp_path: Path) -> None:
+    shape = [
+        "--widths",
+        "32",
+        "64",
+        "--rates",
+        "1e-3",
+        "4e-3",
+        "--steps",
+        "2",
+        "--batches",
+        "2",
+        "--rows",
+        "2",
+        "--length",
+        "48",
+    ]
+    line = width_transfer.main([*TINY, *CONFIG, *shape, "--kind", "muon", "--out", str(tmp_path / "runs.jsonl")])
+    written = [json.loads(row) for row in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert [(row["width"], row["rate"]) for row in written] == [(32, 1e-3), (32, 4e-3), (64, 1e-3), (64, 4e-3)]
+    assert line["figure"] >= 1 and line["edge"] and line["config"]["base_width"] == 32
+
+
+def test_a_best_rate_is_the_parabolas() -> None:
+    losses = {rate: (math.log(rate) - math.log(3e-3)) ** 2 for rate in width_transfer.RATES}
+    assert width_transfer.best_rate(losses) == (pytest.approx(3e-3), False)
+    assert width_transfer.best_rate({1e-3: 2.0, 2e-3: 1.0}) == (2e-3, True)
+    assert width_transfer.best_rate({1e-3: 2.0, 2e-3: 1.0, 4e-3: math.inf}) == (2e-3, False)
 
 
 def test_losses_of_both_paths_are_the_same() -> None:
