@@ -25,7 +25,7 @@ import dataclasses
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -87,8 +87,16 @@ def small_batches(
     stage = config.stages[-1]
     processor = new_processor(config)
     mixture = stage_mixture(config, stage.mixture, stage.name)
-    limits = {"max_images": stage.max_images, "window": stage.window, "max_skipped": config.run.max_skipped}
-    loader = MixtureLoader(mixture, processor, rows=rows, length=length, workers=workers, **limits)
+    loader = MixtureLoader(
+        mixture,
+        processor,
+        rows=rows,
+        length=length,
+        workers=workers,
+        max_images=stage.max_images,
+        window=stage.window,
+        max_skipped=config.run.max_skipped,
+    )
     return [step.batch for step in itertools.islice(loader, count)]
 
 
@@ -104,8 +112,9 @@ def new_model(config: Config, device: torch.device) -> VLM:
 def optimizer_of(config: Config, model: VLM) -> torch.optim.Optimizer:
     """For all groups that the last stage trains, at its peak rate."""
     stage = config.stages[-1]
-    freeze(model, stage.train)
-    return build_optimizer(model, stage.train, config.optim, stage.lr or config.optim.lr)
+    train = {str(name): factor for name, factor in stage.train.items()}
+    freeze(model, train)
+    return build_optimizer(model, train, config.optim, stage.lr or config.optim.lr)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
@@ -147,7 +156,7 @@ def _recorded(readers: Sequence[Reader]) -> Iterator[dict[str, list[Tensor]]]:
 def _readers(model: VLM) -> Iterator[Reader]:
     """To be called at the start: the first weights are kept for what was learned since."""
     layers = model.decoder.layers
-    kinds = {
+    kinds: dict[str, Iterable[Any]] = {
         "encoder": model.encoder.blocks,
         "resampler": getattr(model.resampler, "layers", ()),
         "gated": model.fusion.values(),

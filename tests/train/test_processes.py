@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from train_runs import ROOT, TINY, curve, metrics, overrides, train
 
@@ -18,6 +19,7 @@ MIXED = [
     "validation.every=30",
     "run.checkpoint_every=40",
     "model.decoder.balance_bias_rate=1.0e-6",
+    "optim.ema=0.99",
 ]
 
 
@@ -53,6 +55,16 @@ def test_the_routers_biases_go_by_the_load_of_both(runs: tuple) -> None:
     for name in (n for n in one if n.endswith("router.bias")):
         moves = 1e6 * (one[name] - two[name]).abs()  # of some hundred; one may differ by a token at the edge
         assert one[name].abs().max() > 5e-6 and moves.max() < 3 and (moves < 0.5).float().mean() >= 0.5, name
+
+
+def test_the_average_of_the_weights_is_one_processs(runs: tuple) -> None:
+    last, one, two = (
+        load_file(run / name / "model.safetensors")
+        for run, name in zip((runs[0], runs[0], runs[1]), ("model", "model_ema", "model_ema"), strict=True)
+    )
+    assert any(not torch.equal(one[name], last[name]) for name in one)
+    for name in (n for n in one if not n.endswith("router.bias")):
+        torch.testing.assert_close(two[name], one[name], rtol=1e-2, atol=1e-2)
 
 
 def test_each_line_is_said_once_and_nothing_else(runs: tuple) -> None:

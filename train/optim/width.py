@@ -68,10 +68,10 @@ def start_at_width(model: VLM, base_width: int) -> None:
     at_width(model.config, base_width)
     decoder, growth = model.decoder, model.decoder.config.dim / base_width
     for table in {decoder.embedding.weight, decoder.head_weight}:
-        table *= growth**0.5
-    decoder.norm.weight /= growth
+        table.mul_(growth**0.5)
+    decoder.norm.weight.div_(growth)
     for router in (module for module in decoder.modules() if isinstance(module, Router)):
-        router.weight /= growth**0.5
+        router.weight.div_(growth**0.5)
 
 
 def _at_base(model: VLM, base_width: int) -> VLM:
