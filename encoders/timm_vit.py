@@ -39,6 +39,10 @@ class TimmEncoder(Encoder):
         self.num_prefix_tokens = self.model.num_prefix_tokens if config.prefix_tokens else 0
 
     @property
+    def stem(self) -> nn.Module | None:
+        return self.model.patch_embed if self.config.stem == "conv" else None
+
+    @property
     def blocks(self) -> nn.ModuleList | nn.Sequential:
         return self.model.blocks
 
