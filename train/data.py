@@ -151,16 +151,21 @@ class Steps:
 
     def __init__(self, loader: MixtureLoader, destination: Destination, *, ahead: bool) -> None:
         self.loader, self.destination, self.ahead = loader, destination, ahead
-        self.waited = 0.0  # seconds that whoever asks for steps has stood still for them, in all
+        self._waited = 0.0
 
     def __iter__(self) -> Iterator[StepBatch]:
         steps = self._steps()
         while True:
             before = time.perf_counter()
             step = next(steps)
-            self.waited += time.perf_counter() - before
+            self._waited += time.perf_counter() - before
             self.destination.receive(step.batch)
             yield step
+
+    def take_waited(self) -> float:
+        """Seconds that whoever asks for steps has stood still for them since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
     def _steps(self) -> Iterator[StepBatch]:
         try:
