@@ -68,8 +68,8 @@ class VLMModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, dataloader_idx: int) -> StepBatch:
-        pinned = batch.batch.pin_memory() if device.type == "cuda" else batch.batch
-        return dataclasses.replace(batch, batch=pinned.to(device, non_blocking=True), load=Load.of(batch.batch))
+        """`train.data.Steps` hands out steps that are there already."""
+        return dataclasses.replace(batch, batch=batch.batch.to(device))
 
     def training_step(self, step: StepBatch, batch_idx: int) -> Tensor:
         out = self.model(step.batch, with_logits=False)
