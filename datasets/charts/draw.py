@@ -6,7 +6,6 @@ Text is drawn last, at the final size, from the scalable font inside Pillow.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,13 +45,6 @@ def render(spec: ChartSpec) -> PIL.Image.Image:
 
 def make_layout(spec: ChartSpec) -> Layout:
     return printed_layout(spec) if spec.printed else bare_layout(spec)
-
-
-def encode(image: PIL.Image.Image) -> bytes:
-    """PNG bytes, packed for speed."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _axes(canvas, spec: ChartSpec, layout: Layout, k: int) -> None:
