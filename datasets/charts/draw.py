@@ -155,7 +155,7 @@ def _print(image: PIL.Image.Image, spec: ChartSpec, layout: Layout) -> None:
     for box, colour in layout.swatches:
         canvas.rectangle(box, fill=colour)
     for text in layout.texts:
-        put_text(image, canvas, text if not spec.style.font else _in_font(text, spec.style.font))
+        put_text(image, text if not spec.style.font else _in_font(text, spec.style.font))
 
 
 def _in_font(text: Printed, file: str) -> Printed:

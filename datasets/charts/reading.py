@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import PIL.Image
-import PIL.ImageDraw
 
 from datasets.charts.rng import Draw
 from datasets.charts.spec import Split
@@ -34,9 +33,8 @@ class WordDrawing:
 
     def render(self) -> PIL.Image.Image:
         image = PIL.Image.new("RGB", (self.side, self.side), (self.paper,) * 3)
-        canvas = PIL.ImageDraw.Draw(image)
         for line in self.lines:
-            put_text(image, canvas, line)
+            put_text(image, line)
         return image
 
 
