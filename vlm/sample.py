@@ -6,17 +6,18 @@ Nothing here is decoded or tokenized; `vlm.Processor` does that.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import PIL.Image
 
 
-@runtime_checkable
-class Drawing(Protocol):
+class Drawing(ABC):
     """A picture that is drawn whenever it is decoded, so that it takes no room while it waits; the same each time."""
 
-    def render(self) -> PIL.Image.Image: ...
+    @abstractmethod
+    def render(self) -> PIL.Image.Image:
+        """A picture of any mode."""
 
 
 Picture = bytes | PIL.Image.Image | Drawing

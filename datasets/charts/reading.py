@@ -16,7 +16,7 @@ from datasets.charts.spec import Split
 from datasets.charts.text import Printed, put_text, text_width
 from datasets.charts.vocabulary import MEASURES, ORDERED, SORTS
 from vlm.prompt import question
-from vlm.sample import Image, Sample
+from vlm.sample import Drawing, Image, Sample
 
 ASKED = "What does it say?"
 HELD_OUT_SHARE = 0.125
@@ -24,7 +24,7 @@ _NAMES = tuple(dict.fromkeys(name for names in (*SORTS.values(), *ORDERED.values
 
 
 @dataclass(frozen=True, slots=True)
-class WordDrawing:
+class WordDrawing(Drawing):
     """Printed lines on a square of paper, drawn when it is decoded."""
 
     lines: tuple[Printed, ...]

@@ -20,13 +20,13 @@ from datasets.charts.rng import Draw
 from datasets.charts.spec import ChartSpec, Split, make_spec
 from datasets.charts.table import table_text
 from vlm.prompt import turn
-from vlm.sample import Image, Sample, Segment
+from vlm.sample import Drawing, Image, Sample, Segment
 
 DESCRIBE = "Describe the chart."
 
 
 @dataclass(frozen=True, slots=True)
-class ChartDrawing:
+class ChartDrawing(Drawing):
     """A chart as a picture that is drawn when it is decoded: until then it takes no room, and a resume draws nothing."""
 
     spec: ChartSpec

@@ -16,7 +16,7 @@ from datasets.mixture import Mixture
 from datasets.pack import Lane
 from datasets.source import BadSample
 from vlm.batch import IGNORE
-from vlm.sample import Image, Sample, Text, Video
+from vlm.sample import Drawing, Image, Sample, Text, Video
 
 PROCESSOR = processor()
 
@@ -282,7 +282,7 @@ class _Drawings(Words):
 
 
 @dataclass(frozen=True)
-class _Drawing:
+class _Drawing(Drawing):
     rendered: list
     index: int
 

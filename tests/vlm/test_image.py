@@ -23,6 +23,7 @@ from encoders import EncoderConfig, native_pixels
 from vlm import Sample, Text
 from vlm.image import MAX_PIXELS, ImageTransform, decode, open_image
 from vlm.load import build_processor
+from vlm.sample import Drawing
 
 
 def encoded(image, format="PNG", **options):
@@ -162,9 +163,7 @@ def test_what_is_no_whole_picture_is_refused_in_one_line(data, opened):
 
 
 @dataclass(frozen=True)
-class Canvas:
-    """A drawing."""
-
+class Canvas(Drawing):
     picture: object
 
     def render(self):
@@ -187,7 +186,7 @@ def test_what_is_no_picture_at_all_is_refused_in_one_line(data, opened):
 
 
 def test_a_mistake_in_a_drawing_is_not_taken_for_a_broken_picture(opened):
-    class Faulty:
+    class Faulty(Drawing):
         def render(self):
             return [][1]
 
