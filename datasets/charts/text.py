@@ -2,7 +2,8 @@
 
 Charts print the same names and numbers again and again, and laying out and drawing one takes ten times as long as pasting it:
 each is kept as a mask. The advances of this font are whole pixels, so half a pixel more moves a text as a whole, and no pixel
-of it depends on where it stands. Those of other fonts are not: their texts are drawn anew wherever they stand.
+of it depends on where it stands. Those of other fonts are not: their texts are drawn anew wherever they stand, and so are
+large ones, which are many bytes and seldom printed twice.
 
 Another font (of matplotlib's own) takes the same room: it is drawn smaller, as its letters are wider.
 """
@@ -18,7 +19,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-MASKS = 16384  # texts that are kept: some 20 MB, and nine of ten printed texts are among them
+MASKS, LARGE = 16384, 32  # texts that are kept, and from which size (pixels) none is: some 20 MB
 OTHER_FONT_SCALE = 0.84  # size at which matplotlib's DejaVu fonts are about as wide as Pillow's
 
 
@@ -59,7 +60,7 @@ def put_text(image: PIL.Image.Image, item: Printed) -> None:
         mask = _upright(item.text, item.size, item.font)
         image.paste(item.colour, (round(item.x - mask.width / 2), round(item.y)), mask)
         return
-    if item.font:
+    if item.font or item.size >= LARGE:
         canvas = PIL.ImageDraw.Draw(image)
         canvas.text((item.x, item.y), item.text, fill=item.colour, font=font(item.size, item.font), anchor=item.anchor)
         return
@@ -71,11 +72,11 @@ def put_text(image: PIL.Image.Image, item: Printed) -> None:
 @lru_cache(maxsize=MASKS)
 def _lying(text: str, size: int, anchor: str) -> tuple[PIL.Image.Image, int, int]:
     """A text as a mask, and where its left and upper edge are from its anchor."""
-    left, top, right, bottom = font(size).getbbox(text, anchor=anchor)
-    left, top = math.floor(left), math.floor(top)
-    mask = PIL.Image.new("L", (math.ceil(right) - left, math.ceil(bottom) - top))
-    PIL.ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=font(size), anchor=anchor)
-    return mask, left, top
+    x, y = math.ceil(text_width(text, size)) + size, 2 * size  # room on all sides, whichever the anchor
+    canvas = PIL.Image.new("L", (2 * x, 2 * y))
+    PIL.ImageDraw.Draw(canvas).text((x, y), text, fill=255, font=font(size), anchor=anchor)
+    box = canvas.getbbox() or (x, y, x + 1, y + 1)  # blanks have no ink
+    return canvas.crop(box), box[0] - x, box[1] - y
 
 
 @lru_cache(maxsize=1024)
