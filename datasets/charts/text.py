@@ -19,7 +19,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-MASKS, LARGE = 16384, 32  # texts that are kept, and from which size (pixels) none is: some 20 MB
+MASKS, LARGE = 16384, 32  # texts that are kept, and from which size (pixels) none is: by estimate 20 MB
 OTHER_FONT_SCALE = 0.84  # size at which matplotlib's DejaVu fonts are about as wide as Pillow's
 
 
