@@ -234,11 +234,12 @@ def _started(loader: DataLoader) -> Iterator[_Sent | ValueError]:
 
 
 def _received(parts: Iterator[_Sent | ValueError]) -> Iterator[_Sent | ValueError]:
-    """What the workers send, and `WorkerLost` when one of them is gone, raised here and nowhere else."""
+    """What the workers send, and `WorkerLost` when one of them is gone, raised here and nowhere else. A connection that breaks
+    is a worker that goes while it hands over a buffer."""
     try:
         yield from parts
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         raise WorkerLost(
             "a data worker has died, most often for want of memory: less is needed with smaller run.workers; the same command "

@@ -113,7 +113,10 @@ def costs(mixture: Mixture, processor: Processor, stage: StageConfig, steps: int
 def rates(config: Config, stage: StageConfig, processor: Processor, steps: int) -> Figures:
     """What the loader that train.fit uses gives a second, all its processes together."""
     data = StageData(config, stage, processor)
-    data.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=device)
+    )
     feed = iter(data.train_dataloader())
     micro = stage.micro_batches
     take(feed, WARM * micro)
