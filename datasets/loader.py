@@ -4,8 +4,8 @@ A global batch has B rows. Row i belongs to lane i, which takes one of each roun
 rank r of R owns B / R neighbouring lanes and each of its workers a part of them. So the n-th global batch is the same for
 every world size and number of workers, and a state is the lanes' states, wherever they ran. Each batch carries the state that
 belongs to it: what workers have fetched ahead is never taken for seen. Workers stack their own rows, and this process only
-joins one part from each; pictures travel in shared memory (datasets/handover.py), the rest as bytes. When all sources are used
-up, rows are all padding: ranks stay in step, and the trainer decides.
+joins one part from each; pictures travel in shared memory (datasets/handover.py), into which workers write them, the rest as
+bytes. When all sources are used up, rows are all padding: ranks stay in step, and the trainer decides.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datasets.counts import Counts
-from datasets.handover import AHEAD, Parcel, Receiver, Sender
+from datasets.handover import AHEAD, Destination, Parcel, Receiver, Sender
 from datasets.mixture import Mixture
 from datasets.pack import WAITING, Lane
 from vlm.batch import Batch
@@ -43,7 +44,7 @@ class StepBatch:
     step_learnt: int  # learnt tokens of the whole step on this rank: what a summed loss is divided by
     state: dict[str, dict] | None  # lane → state after this step, for JSON; only with the last micro-batch
     failure: Exception | None = None  # why there are no more; its rows are padding
-    load: Load | None = None  # of the batch, once it has gone to a device
+    load: Load | None = None  # of the batch, for a trainer
 
 
 class WorkerLost(RuntimeError):  # noqa: N818 - what happened, as in the message
@@ -61,7 +62,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Sent:
-    """A `_Part` on its way out of a worker: pictures in shared memory, the rest as bytes."""
+    """A part on its way out of a worker: pictures in shared memory, the rest as bytes."""
 
     arrays: dict[int, dict[str, np.ndarray]]  # micro-batch → field → values
     images: Parcel  # of all micro-batches
@@ -69,10 +70,10 @@ class _Sent:
     state: dict[str, dict]
 
 
-def _sent(part: _Part, sender: Sender) -> _Sent:
+def _sent(part: _Part, images: Parcel) -> _Sent:
     names = [f.name for f in dataclasses.fields(Batch) if f.name != "images"]
     arrays = {m: {name: getattr(batch, name).numpy() for name in names} for m, batch in part.batches.items()}
-    return _Sent(arrays, sender.put([batch.images for batch in part.batches.values()]), part.counts, part.state)
+    return _Sent(arrays, images, part.counts, part.state)
 
 
 def _received_part(sent: _Sent, receiver: Receiver) -> _Part:
@@ -87,14 +88,16 @@ def _received_part(sent: _Sent, receiver: Receiver) -> _Part:
 class MixtureLoader:
     """Endless `StepBatch`es of this rank: `rows` over all ranks, `length` tokens each, in `micro_batches` parts a step.
 
-    `state` is the union of all lanes' states from any world size. Raises `ValueError` where rows cannot be shared out evenly
-    over ranks and micro-batches, or the state belongs to another number of rows; later, what sources raise, or `WorkerLost`.
+    `state` is the union of all lanes' states from any world size. With workers, `destination` joins their pictures, and what it
+    makes is in the batches; all of a step must be there before the next one is asked for (datasets/handover.py). Raises
+    `ValueError` where rows cannot be shared out evenly over ranks and micro-batches, or the state belongs to another number of
+    rows; later, what sources raise, or `WorkerLost`.
     """
 
     def __init__(
         self, mixture: Mixture, processor: Processor, *, rows: int, length: int, rank: int = 0, world: int = 1,
         workers: int = 0, micro_batches: int = 1, max_images: int = 64, window: int = 8, max_skipped: float = 0.0,
-        state: dict | None = None,
+        state: dict | None = None, destination: Destination | None = None,
     ) -> None:  # fmt: skip
         if rows < 1 or rows % (world * micro_batches):
             raise ValueError(f"{rows} rows cannot be shared evenly by {world} ranks with {micro_batches} micro-batches each")
@@ -105,13 +108,17 @@ class MixtureLoader:
         self.micro_batches = micro_batches
         self._share = share = rows // world
         self.workers = min(workers, share)
+        self._destination = destination or Destination()
         self._lanes = _Lanes(
             mixture, processor, range(rank * share, (rank + 1) * share), micro_batches, state,
             {"lanes": rows, "length": length, "max_images": max_images, "window": window, "max_skipped": max_skipped},
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[StepBatch]:
-        parts = self._parts()
+        """Workers start here, before the first step is asked for, in the thread that calls."""
+        return self._steps(self._parts())
+
+    def _steps(self, parts: Iterator[_Part]) -> Iterator[StepBatch]:
         while True:
             yield from self._step([next(parts) for _ in range(max(1, self.workers))])
 
@@ -129,8 +136,7 @@ class MixtureLoader:
             self._lanes, batch_size=None, num_workers=self.workers, collate_fn=_as_is, worker_init_fn=_one_thread,
             prefetch_factor=AHEAD, generator=torch.Generator(),  # its own: workers must not move the global random state
         )  # fmt: skip
-        receiver = Receiver()
-        return (_received_part(_raised(sent), receiver) for sent in _received(loader))
+        return _received_parts(_received(_started(loader)), Receiver(self._destination))
 
     def _step(self, parts: Sequence[_Part]) -> Iterator[StepBatch]:
         state = {lane: s for part in parts for lane, s in part.state.items()}
@@ -139,9 +145,7 @@ class MixtureLoader:
         for m, count in enumerate(counts):
             last = m == self.micro_batches - 1
             batches = [part.batches[m] for part in parts if m in part.batches]
-            batch = concatenate(batches)
-            if self.workers and len(batches) == 1:  # its pictures lie where the worker writes others
-                batch = dataclasses.replace(batch, images=batch.images.clone())
+            batch = concatenate(batches, self._destination.join) if self.workers else batches[0]
             yield StepBatch(batch, count, last, learnt, state if last else None)
 
 
@@ -161,13 +165,12 @@ class _Lanes(IterableDataset):
         share, rows = len(self.lanes), len(self.lanes) // self.micro_batches
         mine = range(share * worker // workers, share * (worker + 1) // workers)
         groups: dict[int, list[Lane]] = {}
-        sender = Sender(worker)
+        sender = Sender(worker) if info else None
         try:
             for i, lane in zip(mine, self._all(mine), strict=True):
                 groups.setdefault(i // rows, []).append(lane)
             while True:
-                part = self._part(groups)
-                yield _sent(part, sender) if info else part
+                yield self._part(groups, sender)
         except ValueError as error:
             if info is None:
                 raise
@@ -178,23 +181,26 @@ class _Lanes(IterableDataset):
         for lane in (self.lanes[i] for i in mine):
             yield Lane(self.mixture, self.processor, lane=lane, state=self.state.get(lane), **shared)
 
-    def _part(self, groups: dict[int, list[Lane]]) -> _Part:
-        batches, counts = {}, {}
+    def _part(self, groups: dict[int, list[Lane]], sender: Sender | None) -> _Part | _Sent:
+        rows, counts = {}, {}
         state: dict[str, dict] = {}
         for lane in itertools.chain(*groups.values()):
             lane.read_ahead()
         for m, lanes in groups.items():
-            rows, row_counts = zip(*(lane.row() for lane in lanes), strict=True)
-            batches[m] = self.processor.collate(rows, self.options["length"])
+            rows[m], row_counts = zip(*(lane.row() for lane in lanes), strict=True)
             counts[m] = _total(row_counts)
             state |= {str(lane.lane): lane.state() for lane in lanes}
-        return _Part(batches, counts, state)
+        collate, length = self.processor.collate, self.options["length"]
+        if sender is None:
+            return _Part({m: collate(group, length) for m, group in rows.items()}, counts, state)
+        frames = [count.images for count in counts.values()]
+        images, parcel = sender.room((sum(frames), *self.processor.frame_shape))
+        places = zip(rows.items(), images.split(frames), strict=True)
+        return _sent(_Part({m: collate(group, length, place) for (m, group), place in places}, counts, state), parcel)
 
 
-def concatenate(batches: Sequence[Batch]) -> Batch:
-    """Batches of one length, one below the other."""
-    if len(batches) == 1:
-        return batches[0]
+def concatenate(batches: Sequence[Batch], join: Callable[[list[Tensor]], Tensor] = torch.cat) -> Batch:
+    """Batches of one length, one below the other; `join` puts their pictures together."""
     row = media = 0
     moved = []
     for batch in batches:
@@ -204,7 +210,9 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
             dataclasses.replace(batch, image_index=index, media_document=place, media_of_frame=batch.media_of_frame + media)
         )
         row, media = row + len(batch.tokens), media + batch.num_media
-    return Batch(**{f.name: torch.cat([getattr(b, f.name) for b in moved]) for f in dataclasses.fields(Batch)})
+    names = [f.name for f in dataclasses.fields(Batch) if f.name != "images"]
+    images = join([batch.images for batch in batches])
+    return Batch(images=images, **{name: torch.cat([getattr(b, name) for b in moved]) for name in names})
 
 
 def _total(counts: Iterable[Counts]) -> Counts:
@@ -214,25 +222,37 @@ def _total(counts: Iterable[Counts]) -> Counts:
     return total
 
 
-def _received(loader: DataLoader) -> Iterator[_Sent | ValueError]:
-    """What the workers send, and `WorkerLost` when one of them is gone, raised here and nowhere else.
-
-    PyTorch asks the system to be told at once and raises in the midst of whatever then runs; its readers see it within seconds.
-    """
+def _started(loader: DataLoader) -> Iterator[_Sent | ValueError]:
+    """The loader's workers run. PyTorch asks the system to be told at once when one of them is gone, and raises in the midst of
+    whatever then runs: that is undone, and what is wrong comes up in `_received`, within seconds."""
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = signal.getsignal(signal.SIGCHLD) if main else None
     parts = iter(loader)
     if before is not None:
         signal.signal(signal.SIGCHLD, before)
+    return parts
+
+
+def _received(parts: Iterator[_Sent | ValueError]) -> Iterator[_Sent | ValueError]:
+    """What the workers send, and `WorkerLost` when one of them is gone, raised here and nowhere else. A connection that breaks
+    is a worker that goes while it hands over a buffer."""
     try:
         yield from parts
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         raise WorkerLost(
             "a data worker has died, most often for want of memory: less is needed with smaller run.workers; the same command "
             "goes on from the last checkpoint"
         ) from None
+
+
+def _received_parts(received: Iterator[_Sent | ValueError], receiver: Receiver) -> Iterator[_Part]:
+    try:
+        for sent in received:
+            yield _received_part(_raised(sent), receiver)
+    finally:
+        receiver.close()
 
 
 def _as_is(part: Any) -> Any:

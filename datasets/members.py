@@ -5,12 +5,11 @@ every frame stands beside it as `{key}.0.png`, `{key}.1.jpg`, …; `id` and `met
 `"framed": false`, and its template's own tokens are `"special": true`; neither is written otherwise. Also read: the usual
 pairs of an image and its caption, `{key}.txt` or `caption` in `{key}.json` as img2dataset writes them, and a `{key}.txt` that
 stands all alone: beside anything else it is the caption of a picture that is missing. Capitals in extensions mean nothing.
-Frames keep their bytes; nothing is decoded.
+Frames keep their bytes, and nothing is decoded; what has none yet, a PIL image or a drawing, is written as PNG.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -18,8 +17,8 @@ from collections.abc import Mapping
 import PIL.Image
 
 from datasets.source import BadSample
-from vlm.image import FORMATS
-from vlm.sample import Image, Sample, Segment, Text, Video
+from vlm.image import FORMATS, to_png
+from vlm.sample import Image, Picture, Sample, Segment, Text, Video, drawn
 
 # Extensions of a caption pair's image, as the formats that can be decoded have them.
 PICTURES = frozenset(end[1:] for end, kind in PIL.Image.registered_extensions().items() if kind in FORMATS)
@@ -32,8 +31,9 @@ def to_members(sample: Sample) -> dict[str, bytes]:
     """Extension → bytes."""
     members: dict[str, bytes] = {}
 
-    def store(data: bytes | PIL.Image.Image) -> str:
-        data = data if isinstance(data, bytes) else _png(data)
+    def store(picture: Picture) -> str:
+        found = drawn(picture)
+        data = found if isinstance(found, bytes) else to_png(found)
         kind = next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), "bin")
         name = f"{len(members)}.{kind}"
         members[name] = data
@@ -115,9 +115,3 @@ def _segment(entry: dict, members: Mapping[str, bytes]) -> Segment:
     if not isinstance(entry["text"], str):
         raise TypeError("text is no string")
     return Text(entry["text"], bool(entry.get("learn", True)), entry.get("special") is True)
-
-
-def _png(image: PIL.Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -31,6 +31,7 @@ from datasets.document import piece, read_part
 from datasets.mixture import Draw, Mixture
 from datasets.source import BadSample, permuted
 from vlm.processor import Encoded, Processor
+from vlm.sample import Picture
 
 MIN_PIECE = 16  # tokens: shorter gaps at a row's end stay padding
 MAX_BAD = 1000  # samples in a row that cannot be used, after which a lane gives up; more where many may be bad
@@ -53,7 +54,7 @@ class Pending:
     parts: int
     cropped: int  # tokens at its end that no row had room for
     frames: int = field(init=False)
-    bytes: int = field(init=False)  # of encoded pictures
+    bytes: int = field(init=False)  # of pictures
 
     def __post_init__(self) -> None:
         frames = [frame for _, frames, _ in self.document.media for frame in frames]
@@ -283,11 +284,11 @@ def _most_bad(mixture: Mixture, max_skipped: float, window: int) -> int:
     return everything if max_skipped == 1 else min(everything, round(some / (1 - max_skipped)))
 
 
-def _size(frame: bytes | PIL.Image.Image | None) -> int:
-    """Bytes in memory."""
-    if frame is None:
-        return 0
-    return len(frame) if isinstance(frame, bytes) else frame.width * frame.height * len(frame.getbands())
+def _size(frame: Picture | None) -> int:
+    """Bytes in memory; of a drawing, which is a few names and numbers, none."""
+    if isinstance(frame, PIL.Image.Image):
+        return frame.width * frame.height * len(frame.getbands())
+    return len(frame) if isinstance(frame, bytes) else 0
 
 
 def _without_frames(document: Encoded) -> Encoded:

@@ -68,6 +68,20 @@ class Pixels:
     interpolation: Literal["bicubic", "bilinear"]
 
 
+class Standardise(nn.Module):
+    """Colours by their mean and deviation. A module, so that it may be compiled: plain, it is it takes a dozen passes."""
+
+    def forward(self, images: Tensor, dtype: torch.dtype, mean: RGB, std: RGB) -> Tensor:
+        """uint8 [N, 3, H, W] → `dtype`, computed in float32 at least: a bfloat16 cannot tell neighbouring levels apart.
+
+        On a GPU the colours of a pixel lie side by side, which is how convolutions there take them.
+        """
+        exact = torch.promote_types(dtype, torch.float32)
+        colours = zip((images.to(exact) / 255).unbind(dim=1), mean, std, strict=True)
+        pixels = torch.stack([(level - m) / s for level, m, s in colours], dim=1).to(dtype)
+        return pixels.contiguous(memory_format=torch.channels_last) if images.is_cuda else pixels
+
+
 class Encoder(nn.Module, abc.ABC):
     """uint8 [N, 3, H, W] → [N, num_prefix_tokens + P, D].
 
@@ -82,21 +96,24 @@ class Encoder(nn.Module, abc.ABC):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = native_pixels(config)
+        self.standardise = Standardise()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.features(self.normalise(images))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 → the weights' type, computed in float32 at least: a bfloat16 cannot tell neighbouring levels apart."""
-        dtype = next(self.parameters()).dtype
-        exact = torch.promote_types(dtype, torch.float32)
-        colours = zip((images.to(exact) / 255).unbind(dim=1), *self._statistics, strict=True)
-        return torch.stack([(level - mean) / std for level, mean, std in colours], dim=1).to(dtype)
+        """uint8 → the weights' type, by the config's mean and deviation."""
+        return self.standardise(images, next(self.parameters()).dtype, *self._statistics)
 
     @property
     def _statistics(self) -> tuple[RGB, RGB]:
         assert self.config.mean is not None and self.config.std is not None  # native_pixels
         return self.config.mean, self.config.std
+
+    @property
+    def stem(self) -> nn.Module | None:
+        """What makes patches of pixels, where that is more than one product."""
+        return None
 
     @property
     @abc.abstractmethod

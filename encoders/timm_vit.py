@@ -39,6 +39,10 @@ class TimmEncoder(Encoder):
         self.num_prefix_tokens = self.model.num_prefix_tokens if config.prefix_tokens else 0
 
     @property
+    def stem(self) -> nn.Module | None:
+        return self.model.patch_embed if self.config.stem == "conv" else None
+
+    @property
     def blocks(self) -> nn.ModuleList | nn.Sequential:
         return self.model.blocks
 
@@ -187,11 +191,21 @@ def _start_positions(model: Vit) -> None:
         positions[:, -len(table) :] = table
 
 
+class _Stem(ConvStem):
+    """On a GPU a pixel's channels lie side by side all the way through: the norms between would turn them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x)
+            x = x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
+        return x
+
+
 def _conv_stem(patch_size: int, in_chans: int, **kwargs: Any) -> HybridEmbed:
     """Stride-2 3x3 convolutions down to one cell a patch. Group norm: batch statistics would tie the images of a batch."""
     depth = round(math.log2(patch_size))
     if 2**depth != patch_size:
         raise ValueError(f"a convolutional stem needs a patch size that is a power of 2, not {patch_size}")
     channels = tuple(min(32 * 2**i, 256) for i in range(depth))
-    stem = ConvStem(in_chans, depth, channels, stride=(2,) * depth, norm_layer=GroupNorm1)
+    stem = _Stem(in_chans, depth, channels, stride=(2,) * depth, norm_layer=GroupNorm1)
     return HybridEmbed(stem, patch_size=1, in_chans=in_chans, **kwargs)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import PIL.Image
-
 from eval.models import Request
 from eval.tasks import Item, digest
-from vlm.sample import Image, Sample, Text, Video
+from vlm.sample import Image, Picture, Sample, Text, Video, drawn
 
 
 def prompt_hash(sample: Sample) -> str:
@@ -30,7 +28,8 @@ def image_hash(sample: Sample) -> str | None:
     return digest(*map(_content, found)) if found else None
 
 
-def _content(data: bytes | PIL.Image.Image) -> bytes:
+def _content(picture: Picture) -> bytes:
+    data = drawn(picture)
     return data if isinstance(data, bytes) else f"{data.mode} {data.size} ".encode() + data.tobytes()
 
 

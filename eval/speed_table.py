@@ -18,8 +18,10 @@ class SpeedRow:
     petaflop: float
     shares: dict[str, float]  # part → share of these, all 0 where there are none
     tokens_per_second: str
+    images_per_second: str
     tflops: str
     mfu: str
+    data_wait: str
 
 
 def speed_tables(curves: Curves, speed: Curves) -> dict[str, SpeedRow]:
@@ -36,8 +38,12 @@ def _row(names: Mapping[str, Curve], speed: Mapping[str, Curve]) -> SpeedRow:
     total = sum(flop.values())
     shares = {part: n / max(1.0, total) for part, n in flop.items()}
     middle = {name: median(curve.values) for name, curve in speed.items()}
-    texts = (
-        form.format(scale * middle[f"speed/{name}"]) if f"speed/{name}" in middle else NONE
-        for name, form, scale in (("tokens_per_second", "{:,.0f}", 1), ("tflops", "{:.3g}", 1), ("mfu", "{:.1f} %", 100))
-    )
+    forms = {
+        "speed/tokens_per_second": "{:,.0f}",
+        "speed/images_per_second": "{:,.0f}",
+        "speed/tflops": "{:.3g}",
+        "speed/mfu": "{:.1%}",
+        "data/wait": "{:.1%}",
+    }
+    texts = (form.format(middle[name]).replace("%", " %") if name in middle else NONE for name, form in forms.items())
     return SpeedRow(total / 1e15, shares, *texts)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,13 +14,17 @@ from lightning.pytorch import LightningDataModule
 
 from datasets import build
 from datasets.build import ORDER
+from datasets.handover import Destination
 from datasets.loader import MixtureLoader, StepBatch, WorkerLost
 from datasets.mean_tokens import mean_tokens
 from datasets.mixture import Mixture
 from datasets.shards import MARK, ShardSource
 from datasets.source import OfFiles
 from train.config import Config, StageConfig
+from train.device_copy import DeviceCopy
+from train.prefetch import prefetched
 from vlm.batch import Batch
+from vlm.flops import Load
 from vlm.processor import Processor
 
 
@@ -103,6 +108,8 @@ class StageData(LightningDataModule):
 
     def train_dataloader(self) -> Steps:
         trainer: Any = self.trainer
+        device = trainer.strategy.root_device
+        destination = DeviceCopy(device) if device.type == "cuda" else Destination()
         loader = MixtureLoader(
             self.mixture,
             self.processor,
@@ -116,8 +123,9 @@ class StageData(LightningDataModule):
             window=self.stage.window,
             max_skipped=self.config.run.max_skipped,
             state=self.state,
+            destination=destination,
         )
-        return Steps(loader)
+        return Steps(loader, destination, ahead=device.type == "cuda" and loader.workers > 0)
 
     def validation_batches(self, parts: int = 4) -> list[Batch]:
         """The same held-out rows at every call and in every stage, in a few parts; none without a validation mixture."""
@@ -134,18 +142,45 @@ class StageData(LightningDataModule):
 
 
 class Steps:
-    """A loader's steps. What stops it comes as a step, too: ranks that still have data hear of it in their next one."""
+    """A loader's steps where its `destination` is. What stops it comes as a step, too: ranks that still have data hear of it in
+    their next one.
 
-    def __init__(self, loader: MixtureLoader) -> None:
-        self.loader = loader
+    With `ahead` a thread takes and sends them (train/prefetch.py): for workers and a GPU. Without workers data are made where
+    they are asked for, and on a CPU there is nothing to be won.
+    """
+
+    def __init__(self, loader: MixtureLoader, destination: Destination, *, ahead: bool) -> None:
+        self.loader, self.destination, self.ahead = loader, destination, ahead
+        self._waited = 0.0
 
     def __iter__(self) -> Iterator[StepBatch]:
+        steps = self._steps()
+        while True:
+            before = time.perf_counter()
+            step = next(steps)
+            self._waited += time.perf_counter() - before
+            self.destination.receive(step.batch)
+            yield step
+
+    def take_waited(self) -> float:
+        """Seconds that whoever asks for steps has stood still for them since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def _steps(self) -> Iterator[StepBatch]:
         try:
-            yield from self.loader
+            yield from self._fetched()
         except (ValueError, WorkerLost) as error:
-            failed = self.loader.failed(error.with_traceback(None))  # which would keep the workers
+            failed = self._sent(self.loader.failed(error.with_traceback(None)))  # which would keep the workers
         for micro in itertools.count(1):  # whole steps, as any other: what goes by a step's end comes at one
             yield dataclasses.replace(failed, last=micro % self.loader.micro_batches == 0)
+
+    def _fetched(self) -> Iterator[StepBatch]:
+        sent = map(self._sent, self.loader)  # the loader's workers start here
+        return prefetched(sent) if self.ahead else sent
+
+    def _sent(self, step: StepBatch) -> StepBatch:
+        return dataclasses.replace(step, batch=self.destination.send(step.batch), load=Load.of(step.batch))
 
 
 def _digest(processor: Processor) -> str:

@@ -21,6 +21,7 @@ from datasets.counts import Counts
 from datasets.loader import StepBatch
 from train.config import OptimConfig, StageConfig
 from train.data_figures import Example, totals_of, waiting
+from train.host_copy import HostCopy
 from train.optim.build import build_optimizer, build_schedule
 from train.optim.ema import Average
 from train.parallel import check_together, gather_dicts, gather_lists, stop_all, sum_counters, sum_over_ranks, world_size
@@ -59,6 +60,7 @@ class VLMModule(LightningModule):
         self.average: Average | None = None  # of the weights, with `optim.ema`
         self._saved_average: dict[str, Any] | None = None  # of the checkpoint that training goes on from
         self._left_out = False  # the last step
+        self._numbers: HostCopy  # of the step under way: norm of its gradient, and the sums below
         self._micro: list[_Micro] = []  # of the step so far
         self._sums: list[Tensor] = []  # for each of them: nll, learnt tokens, tokens, failures
         self._router: Tensor | None = None  # [L, 2, E] of the step so far
@@ -71,8 +73,8 @@ class VLMModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: StepBatch, device: torch.device, dataloader_idx: int) -> StepBatch:
-        pinned = batch.batch.pin_memory() if device.type == "cuda" else batch.batch
-        return dataclasses.replace(batch, batch=pinned.to(device, non_blocking=True), load=Load.of(batch.batch))
+        """`train.data.Steps` hands out steps that are there already."""
+        return dataclasses.replace(batch, batch=batch.batch.to(device))
 
     def training_step(self, step: StepBatch, batch_idx: int) -> Tensor:
         out = self.model(step.batch, with_logits=False)
@@ -88,10 +90,10 @@ class VLMModule(LightningModule):
         pairs = None if out.router is None else counts.sum(dim=1)
         return total_loss(out.nll * micro, sums[0], out.router, self.model.config.decoder, counts=pairs) * world_size()
 
-    def _end_step(self, norm: Tensor) -> None:
+    def _end_step(self) -> None:
         """Read the step's numbers, all at once: here alone the host waits for the device (and in vlm/rope.py, with
         `rope_scaling: dynamic`). Where a rank has failed, all stop."""
-        norm_read, *read = torch.cat((norm.detach().double()[None], *self._sums)).tolist()
+        norm_read, *read = self._numbers.read()
         rows = [read[i : i + 4] for i in range(0, len(read), 4)]
         nll, learnt, tokens, failed = map(sum, zip(*rows, strict=True))
         micro, self._micro, self._sums = self._micro, [], []
@@ -114,15 +116,33 @@ class VLMModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm of the whole gradient; a step that is not finite, or has nothing to learn, is left out."""
+        """Clip by the norm of the whole gradient. A step that is not finite, has nothing to learn, or in which a rank failed is
+        left out: the device itself decides, so that the optimizer's work lies ready when the gradients are."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._end_step(torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip).detach().double()
+        nll, _, tokens, failed = torch.stack(self._sums).sum(dim=0)
+        optimizer.left_out = ~(norm.isfinite() & nll.isfinite()) | (tokens == 0) | (failed > 0)  # type: ignore[attr-defined]
+        self._numbers = HostCopy(torch.cat((norm[None], *self._sums)))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The weights' step, and after it their average and the routers' biases. A step left out moves none of them, and a
+        frozen decoder has no biases to move."""
+        super().optimizer_step(*args, **kwargs)
+        self._end_step()
+        self._judge_step()
+        if self.average is not None and not self._left_out:
+            self.average.update()
+        if self.router_counts is None or self._left_out or "decoder" not in self.stage.train:
+            return
+        routers = [module for module in self.model.decoder.modules() if isinstance(module, Router)]
+        for router, load in zip(routers, self.router_counts.sum(dim=1), strict=True):
+            router.rebalance(load)
+
+    def _judge_step(self) -> None:
+        """Was the step left out? Too many in a row that are not finite stop all."""
         loss, norm = self.figures["loss"], self.figures["gradient_norm"]
         finite = math.isfinite(loss) and math.isfinite(norm)
         self._left_out = not finite or self.used_up
-        if self._left_out:
-            for parameter in parameters:
-                parameter.grad = None  # AdamW passes over a parameter without gradient: weights and moments stay
         self.bad_in_a_row = 0 if finite else self.bad_in_a_row + 1
         self.bad_steps += not finite
         if not finite:
@@ -131,18 +151,6 @@ class VLMModule(LightningModule):
             where = f"stage {self.stage.name!r} stopped at step {self.global_step}"
             steps = f"{self.bad_in_a_row} steps in a row without a finite loss and gradient"
             stop_all(NotFinite(f"{where}: {steps}; lower optim.lr, or look at the data"))
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The weights' step, and after it their average and the routers' biases. A step left out moves none of them, and a
-        frozen decoder has no biases to move."""
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None and not self._left_out:
-            self.average.update()
-        if self.router_counts is None or self._left_out or "decoder" not in self.stage.train:
-            return
-        routers = [module for module in self.model.decoder.modules() if isinstance(module, Router)]
-        for router, load in zip(routers, self.router_counts.sum(dim=1), strict=True):
-            router.rebalance(load)
 
     def totals(self) -> Counter[str]:
         """Of the data so far, by name (train/data_figures.py); to be called on all ranks."""

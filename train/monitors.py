@@ -27,10 +27,11 @@ from tqdm import tqdm
 from datasets.loader import StepBatch
 from train import checkpoint
 from train.config import StageConfig
+from train.data import Steps
 from train.data_figures import SkippedLog, check_skipped, data_figures, passed_over
 from train.module import VLMModule
 from train.optim.ema import averaged
-from train.parallel import on_any_rank, together
+from train.parallel import gather_lists, on_any_rank, together
 from train.speed import Meter
 from vlm.batch import Batch
 from vlm.config import DecoderConfig
@@ -163,6 +164,7 @@ class Monitor(Callback):
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         if trainer.is_global_zero:
             checkpoint.drop_after(self.directory, trainer.global_step)
+        _steps_of(module).take_waited()  # for the first step, while workers started
         self.meter.start(module.totals(), module.device, trainer.world_size)
         if self.progress is not None:
             self.progress.start(trainer.global_step)
@@ -207,6 +209,7 @@ class Monitor(Callback):
 
     def _log(self, module: VLMModule, step: int) -> None:
         totals, mixture = module.totals(), module.trainer.datamodule.mixture
+        waited = max(gather_lists([_steps_of(module).take_waited()]))  # all processes wait for the last of them
         self._tell_skipped(module)
         with together():
             check_skipped(totals, mixture.names, self.max_skipped)
@@ -222,8 +225,10 @@ class Monitor(Callback):
         }
         figures |= dict(router_figures(module.router_counts, module.model.config.decoder)) | dict(gate_figures(module.model))
         figures |= {f"flop/{part}": totals[f"flop/{part}"] for part in PARTS}
-        speed = self.meter.read(totals)
-        self.metrics.write(step, self._tokens(step), figures, {f"speed/{name}": value for name, value in speed.items()})
+        speed = self.meter.read(totals, waited)
+        self.metrics.write(step, self._tokens(step), figures, speed)
+        if self.progress is not None:
+            self.progress.tell(speed)
 
     def _tell_skipped(self, module: VLMModule) -> None:
         examples = module.examples()
@@ -255,8 +260,14 @@ class Monitor(Callback):
         return step * self.stage.rows * self.stage.length
 
 
+def _steps_of(module: VLMModule) -> Steps:
+    loader: Any = module.trainer.train_dataloader
+    return loader
+
+
 class Progress:
-    """Stage, tokens, loss, tokens/s, time left: a bar on a terminal, otherwise a plain line every ten seconds."""
+    """Stage, tokens, loss, tokens/s, images/s, the wait for data, time left: a bar on a terminal, otherwise a plain line every
+    ten seconds."""
 
     SECONDS = 10.0
 
@@ -264,6 +275,7 @@ class Progress:
         self.stage, self.steps, self.tokens_per_step = stage, steps, tokens_per_step
         self.bar: tqdm | None = None
         self.rate = 0.0  # tokens/s since the start
+        self.images, self.wait = 0.0, 0.0  # images/s and the share of waiting for data, as last told
 
     def start(self, step: int) -> None:
         self.first, self.began, self.printed = step, time.monotonic(), time.monotonic()
@@ -273,17 +285,23 @@ class Progress:
                 desc=self.stage, unit="tok", unit_scale=True, dynamic_ncols=True,
             )  # fmt: skip
 
+    def tell(self, speed: Mapping[str, float]) -> None:
+        """Of what `Meter.read` gives."""
+        self.images, self.wait = speed["speed/images_per_second"], speed["data/wait"]
+
     def update(self, step: int, loss: float) -> None:
         now = time.monotonic()
         tokens = step * self.tokens_per_step
         self.rate = (step - self.first) * self.tokens_per_step / max(1e-9, now - self.began)
         if self.bar is not None:
-            self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            self.bar.set_postfix(loss=f"{loss:.3f}", images=f"{self.images:,.0f}/s", wait=f"{self.wait:.0%}", refresh=False)
             self.bar.update(tokens - self.bar.n)
         elif now - self.printed > self.SECONDS or step == self.steps:
             self.printed = now
             left = (self.steps - step) * self.tokens_per_step / max(1e-9, self.rate)
-            speed = f"{self.rate:,.0f} tokens/s, {left:.0f} s left"
+            speed = (
+                f"{self.rate:,.0f} tokens/s, {self.images:,.0f} images/s, {self.wait:.0%} waiting for data, {left:.0f} s left"
+            )
             say(f"{self.stage}: {tokens:,} tokens ({step}/{self.steps}), loss {loss:.3f}, {speed}")
 
     def close(self) -> None:

@@ -1,7 +1,11 @@
-"""How fast a stage trains: tokens, model FLOP (vlm/flops.py), and their share of the device's peak, the MFU.
+"""How fast a stage trains: tokens, pictures, model FLOP (vlm/flops.py) with their share of the device's peak, the MFU, and how
+long it stands still for data.
 
 A figure is of the steps since the last one, validation and checkpoints left out, over the data of all processes. The peak is
-that of dense bf16 products whatever the run's precision, so that runs can be compared.
+that of dense bf16 products whatever the run's precision, so that runs can be compared. The wait for data is the time in which
+the thread that trains has asked for a step and does not have it. A GPU cannot have waited longer: a step ends when the host has
+read its numbers, so the host is never more than a step ahead, and what the GPU still has to do then (the optimizer's step)
+goes on beside the wait.
 """
 
 from __future__ import annotations
@@ -49,14 +53,20 @@ class Meter:
             self.peak = peak_tflops(torch.cuda.get_device_name(device))
         self._look(totals)
 
-    def read(self, totals: Counter[str]) -> dict[str, float]:
-        """Figures since the last time: `tokens_per_second` of all devices, padding among them, and of one device `tflops`
-        and, where its peak is known, `mfu` from 0 to 1."""
-        seconds, positions, flop = time.perf_counter() - self.since, self.positions, self.flop
+    def read(self, totals: Counter[str], waited: float) -> dict[str, float]:
+        """Figures since the last time: `speed/tokens_per_second` of all devices, padding among them, their
+        `speed/images_per_second`, of one device `speed/tflops` and, where its peak is known, `speed/mfu` from 0 to 1; and
+        `data/wait`, the share of the time, 0 to 1, that the `waited` seconds are."""
+        seconds, positions, images, flop = time.perf_counter() - self.since, self.positions, self.images, self.flop
         self._look(totals)
         tflops = (self.flop - flop) / seconds / self.devices / 1e12
-        figures = {"tokens_per_second": (self.positions - positions) / seconds, "tflops": tflops}
-        return figures if self.peak is None else {**figures, "mfu": tflops / self.peak}
+        figures = {
+            "speed/tokens_per_second": (self.positions - positions) / seconds,
+            "speed/images_per_second": (self.images - images) / seconds,
+            "speed/tflops": tflops,
+            "data/wait": waited / seconds,
+        }
+        return figures if self.peak is None else {**figures, "speed/mfu": tflops / self.peak}
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -69,7 +79,7 @@ class Meter:
 
     def _look(self, totals: Counter[str]) -> None:
         self.since = time.perf_counter()
-        self.positions = totals["data/positions"]
+        self.positions, self.images = totals["data/positions"], totals["data/images"]
         self.flop = sum(totals[f"flop/{part}"] for part in PARTS)
 
     def _wait(self) -> None:

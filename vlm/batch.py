@@ -82,8 +82,10 @@ class Batch:
         return self._with(self.extent, **moved)
 
     def pin_memory(self) -> Batch:
-        """The same in pinned memory, from where a GPU takes it beside its work: `to(device, non_blocking=True)`."""
-        return self._with(self.extent, **{f.name: getattr(self, f.name).pin_memory() for f in dataclasses.fields(self)})
+        """The same in pinned memory, from where a GPU takes it beside its work: `to(device, non_blocking=True)`. What is on a
+        GPU already stays there."""
+        tensors = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return self._with(self.extent, **{name: t if t.is_cuda else t.pin_memory() for name, t in tensors.items()})
 
     def without_images(self) -> Batch:
         """The same text with nothing to see: every gated layer is passed untouched, as if all gates were zero (with

@@ -9,21 +9,25 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch._functorch.config
-from torch import nn
+from torch import Tensor, nn
 
+from encoders import Encoder
 from vlm.compile_barrier import add_barriers
 from vlm.decoder import TextDecoder
 from vlm.model import VLM
+from vlm.sight import varying
 
 _VARIANTS = 64  # forms of one block: training and evaluation, frozen or not, with and without a router, a last batch's rows
 
 
 def compile_blocks(model: VLM | TextDecoder, activation_memory: float = 1.0, backend: str = "inductor") -> None:
-    """From here on the decoder's layers, the gated blocks, the resampler's layers and the encoder's blocks run compiled.
+    """From here on the decoder's layers, the gated blocks, the resampler's layers and the encoder's stem and blocks run
+    compiled.
 
     `activation_memory`, from 0 to 1, is the share of a block's activations that may be kept for its backward pass; the compiler
     chooses which of the others are the cheapest to compute again. 0 keeps what goes into a block. `backend` is torch.compile's.
@@ -41,6 +45,19 @@ def compile_blocks(model: VLM | TextDecoder, activation_memory: float = 1.0, bac
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VARIANTS)
     for block in blocks(model):
         block.compile(backend=backend)
+    if isinstance(model, VLM):
+        for block in _of_pictures(model.encoder):
+            block._compiled_call_impl = _AnyNumber(block._compiled_call_impl)
+
+
+class _AnyNumber:
+    """A compiled module that takes any number of pictures, or of what is made of them, from its first batch on."""
+
+    def __init__(self, compiled: Callable[..., Any]) -> None:
+        self.compiled = compiled
+
+    def __call__(self, x: Tensor, *rest: Any, **options: Any) -> Any:
+        return self.compiled(varying(x), *rest, **options)
 
 
 def start_workers() -> None:
@@ -87,4 +104,11 @@ def blocks(model: VLM | TextDecoder) -> Iterator[nn.Module]:
     if isinstance(model, VLM):
         yield from model.fusion.values()
         yield from getattr(model.resampler, "layers", ())
-        yield from model.encoder.blocks
+        yield from _of_pictures(model.encoder)
+
+
+def _of_pictures(encoder: Encoder) -> Iterator[nn.Module]:
+    yield encoder.standardise
+    if encoder.stem is not None:
+        yield encoder.stem
+    yield from encoder.blocks

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlm import jpeg
+from vlm.sample import Picture, drawn
 
 # What photographs, scans and web pages hold. Pillow knows more formats, some of which run other programs (EPS: Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
@@ -41,17 +42,19 @@ GAP = 4  # times the size asked for that a large picture keeps; Pillow's documen
 LYING = 5  # the EXIF orientations from here on exchange width and height
 
 
-def open_image(data: bytes | PIL.Image.Image) -> PIL.Image.Image:
+def open_image(data: Picture) -> PIL.Image.Image:
     """Decode to RGB: EXIF rotation applied, transparency over white, first frame of an animation.
 
     Raises `ValueError` with a one-line reason for anything that is not a whole, reasonably sized picture.
     """
+    data = drawn(data)
     with _one_line_errors():
         return _upright(_loaded(_checked(data)))
 
 
-def decode(data: bytes | PIL.Image.Image) -> Tensor:
+def decode(data: Picture) -> Tensor:
     """As `open_image`, to uint8 [3, H, W] whose channels lie side by side in memory."""
+    data = drawn(data)
     pixels = _ordinary(data)
     if pixels is not None:
         return pixels
@@ -186,7 +189,8 @@ class ImageTransform:
     fill: int = 255  # grey level of letterbox bars: white, as a chart's paper
     backend: Literal["pillow", "torch"] = "pillow"
 
-    def __call__(self, data: bytes | PIL.Image.Image) -> Tensor:
+    def __call__(self, data: Picture) -> Tensor:
+        data = drawn(data)
         pixels = self._by_pillow(data) if self.backend == "pillow" else self._by_torch(data)
         height, width = pixels.shape[1:]
         if height == width == self.size:
@@ -246,3 +250,10 @@ def planes(image: PIL.Image.Image) -> Tensor:
     """An RGB picture → uint8 [3, H, W], one channel after the other in memory."""
     joined = bytearray().join(image.tobytes("raw", band) for band in "RGB")  # half the time of transposing an array
     return torch.frombuffer(joined, dtype=torch.uint8).reshape(3, image.height, image.width)
+
+
+def to_png(image: PIL.Image.Image) -> bytes:
+    """PNG bytes, packed for speed."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

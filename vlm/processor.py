@@ -162,8 +162,15 @@ class Processor:
         """One sample a row, right-padded to the longest (or to `length`)."""
         return self.collate([[self.encode(sample)] for sample in samples], length)
 
-    def collate(self, rows: Sequence[Sequence[Encoded]], length: int | None = None) -> Batch:
-        """Pack each list of documents into one row. Raises `ValueError` when a row is longer than `length`."""
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(3, H, W) of what `collate` makes of any picture; of a model of text alone, which has none, (3, 1, 1)."""
+        size = 1 if self.image is None else self.image.size
+        return 3, size, size
+
+    def collate(self, rows: Sequence[Sequence[Encoded]], length: int | None = None, images: Tensor | None = None) -> Batch:
+        """Pack each list of documents into one row, their pictures into `images` [N, 3, H, W] where it is given. Raises
+        `ValueError` when a row is longer than `length`."""
         longest = max((sum(map(len, row)) for row in rows), default=0)
         length = longest if length is None else length
         if longest > length:
@@ -187,11 +194,10 @@ class Processor:
                     media_of_frame += [medium] * len(pixels)
                     frame_time += times
                 start = here.stop
-        size = 1 if self.image is None else self.image.size
         return Batch(
             *(torch.from_numpy(a.astype(np.int64)) for a in (tokens, labels, positions, document, image_index)),
             media_document=torch.tensor(media_document, dtype=torch.int64).reshape(-1, 2),
-            images=torch.cat(frames) if frames else torch.zeros(0, 3, size, size, dtype=torch.uint8),
+            images=torch.cat(frames, out=images) if frames else torch.zeros(0, *self.frame_shape, dtype=torch.uint8),
             media_of_frame=torch.tensor(media_of_frame, dtype=torch.int64),
             frame_time=torch.tensor(frame_time, dtype=torch.float32),
         )

@@ -6,9 +6,29 @@ Nothing here is decoded or tokenized; `vlm.Processor` does that.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import PIL.Image
+
+
+class Drawing(ABC):
+    """A picture that is drawn whenever it is decoded, so that it takes no room while it waits; the same each time."""
+
+    @abstractmethod
+    def render(self) -> PIL.Image.Image:
+        """A picture of any mode."""
+
+
+Picture = bytes | PIL.Image.Image | Drawing
+
+
+def drawn(picture: Picture) -> bytes | PIL.Image.Image:
+    """What a `Drawing` draws; encoded bytes and PIL images as they are. Raises `ValueError` for anything else."""
+    found = picture.render() if isinstance(picture, Drawing) else picture
+    if not isinstance(found, bytes | PIL.Image.Image):
+        raise ValueError(f"a picture is encoded bytes, a PIL image or a Drawing, not {type(found).__name__}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +45,16 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture: encoded bytes (PNG, JPEG, …) or a PIL image of any mode."""
+    """One picture: encoded bytes (PNG, JPEG, …), a PIL image of any mode, or a `Drawing` of one."""
 
-    data: bytes | PIL.Image.Image
+    data: Picture
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
     """A clip: frames in order, each as in `Image`; `times` in seconds from its start, one a frame (default 0, 1, 2, …)."""
 
-    frames: tuple[bytes | PIL.Image.Image, ...]
+    frames: tuple[Picture, ...]
     times: tuple[float, ...] = ()
 
 

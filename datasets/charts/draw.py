@@ -6,7 +6,6 @@ Text is drawn last, at the final size, from the scalable font inside Pillow.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,13 +45,6 @@ def render(spec: ChartSpec) -> PIL.Image.Image:
 
 def make_layout(spec: ChartSpec) -> Layout:
     return printed_layout(spec) if spec.printed else bare_layout(spec)
-
-
-def encode(image: PIL.Image.Image) -> bytes:
-    """PNG bytes, packed for speed."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _axes(canvas, spec: ChartSpec, layout: Layout, k: int) -> None:
@@ -163,7 +155,7 @@ def _print(image: PIL.Image.Image, spec: ChartSpec, layout: Layout) -> None:
     for box, colour in layout.swatches:
         canvas.rectangle(box, fill=colour)
     for text in layout.texts:
-        put_text(image, canvas, text if not spec.style.font else _in_font(text, spec.style.font))
+        put_text(image, text if not spec.style.font else _in_font(text, spec.style.font))
 
 
 def _in_font(text: Printed, file: str) -> Printed:

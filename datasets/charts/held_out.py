@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from datasets.charts.draw import encode, render
+from datasets.charts.draw import render
 from datasets.charts.profile import Profile, make_profile
 from datasets.charts.questions import Question, applicable, make_question
 from datasets.charts.spec import ChartSpec, make_spec
 from datasets.charts.table import Table, table_text
+from vlm.image import to_png
 
 TRIES = 200  # charts looked at for one that has an unambiguous question of the wanted kind
 
@@ -30,7 +31,7 @@ class ChartItem:
     @cached_property
     def image(self) -> bytes:
         """PNG bytes; drawn when first asked for."""
-        return encode(render(self.spec))
+        return to_png(render(self.spec))
 
     @property
     def question(self) -> str:

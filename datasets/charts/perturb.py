@@ -15,11 +15,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from datasets.charts.content import COLOURS
-from datasets.charts.draw import encode, render
+from datasets.charts.draw import render
 from datasets.charts.printed import palette
 from datasets.charts.rng import Draw
 from datasets.charts.spec import ChartSpec
 from datasets.charts.style import Colour, shade
+from vlm.image import to_png
 
 SHADE = 26  # largest change of a channel in a colour that keeps its name
 FONTS = ("DejaVuSerif.ttf", "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif-Italic.ttf", "STIXGeneral.ttf")
@@ -40,7 +41,7 @@ def perturbation(name: str) -> Perturbation:
 
 
 def _colour(level: str) -> Perturbation:
-    return lambda spec: encode(render(recoloured(spec)))
+    return lambda spec: to_png(render(recoloured(spec)))
 
 
 def recoloured(spec: ChartSpec) -> ChartSpec:
@@ -72,14 +73,14 @@ def _font(file: str) -> Perturbation:
     def draw(spec: ChartSpec) -> bytes:
         if not spec.printed:
             raise ValueError(f"perturbation 'font' needs printed names, and profile {spec.profile!r} prints none")
-        return encode(render(spec.restyled(font=file)))
+        return to_png(render(spec.restyled(font=file)))
 
     return draw
 
 
 def _size(level: str) -> Perturbation:
     factor = _number("size", level, 0.5, 4)
-    return lambda spec: encode(render(resized(spec, factor)))
+    return lambda spec: to_png(render(resized(spec, factor)))
 
 
 def resized(spec: ChartSpec, factor: float) -> ChartSpec:
@@ -101,7 +102,7 @@ def _jpeg(level: str) -> Perturbation:
 
 def _renderer(level: str) -> Perturbation:
     other = {"own": "matplotlib", "matplotlib": "own"}
-    return lambda spec: encode(render(replace(spec, renderer=other[spec.renderer])))
+    return lambda spec: to_png(render(replace(spec, renderer=other[spec.renderer])))
 
 
 def _number(name: str, text: str, low: float, high: float) -> float:

@@ -20,33 +20,39 @@ LEAST_PLOT, LEAST_BAR, LEAST_STEP = 34, 3, 2.5  # pixels: sides of the plot, wid
 
 def printed_layout(spec: ChartSpec) -> Layout:
     """Layout with all texts and legend swatches placed."""
-    style = spec.style
-    texts: list[Printed] = []
-    swatches: list[tuple[Box, Colour]] = []
-    m = style.margin
-    box = [m, m, style.width - 1 - m, style.height - 1 - m]  # what is left; each step below takes its share
-    _title(spec, box, texts)
-    _legend(spec, box, texts, swatches)
+    layout, upright = _framed(spec)
     if spec.type == "pie":
-        return _pie(spec, box, texts, swatches)
-    if style.axis_names:
-        _axis_names(spec, box, texts)
-    upright = _axis_room(spec, box)
-    left, top, right, bottom = (round(side) for side in box)
-    layout = Layout(spec, (left, top, right, bottom), 2, 1, texts, swatches)
+        if spec.style.value_labels:
+            _slice_numbers(layout)
+        return layout
     _tick_texts(layout)
     if spec.type == "scatter":
         _lying_tick_texts(layout)
     else:
         _category_texts(layout, upright)
-    if style.value_labels:
+    if spec.style.value_labels:
         _bar_numbers(layout)
     return layout
 
 
+def _framed(spec: ChartSpec) -> tuple[Layout, bool]:
+    """Layout with the plot, and all texts but those of ticks and marks; are the names of the categories written upright?"""
+    style, m = spec.style, spec.style.margin
+    texts: list[Printed] = []
+    swatches: list[tuple[Box, Colour]] = []
+    box = [m, m, style.width - 1 - m, style.height - 1 - m]  # what is left; each step below takes its share
+    _title(spec, box, texts)
+    _legend(spec, box, texts, swatches)
+    if style.axis_names and spec.type != "pie":
+        _axis_names(spec, box, texts)
+    upright = _mark_room(spec, box)
+    left, top, right, bottom = (round(side) for side in box)
+    return Layout(spec, (left, top, right, bottom), 2, 1, texts, swatches), upright
+
+
 def has_room(spec: ChartSpec) -> bool:
     """Do the texts leave a plot whose marks can be told apart and read off?"""
-    layout = printed_layout(spec)
+    layout, _ = _framed(spec)
     left, top, right, bottom = layout.plot
     if min(right - left, bottom - top) < LEAST_PLOT:
         return False
@@ -122,24 +128,23 @@ def _per_row(widths: list[float], room: float) -> int:
     return max(1, min(len(widths), int(room / max(widths))))
 
 
-def _pie(spec: ChartSpec, box: list, texts: list, swatches: list) -> Layout:
-    """The circle, its numbers around it."""
-    style, table = spec.style, spec.table
-    if not style.value_labels:
-        return Layout(spec, (round(box[0]), round(box[1]), round(box[2]), round(box[3])), 2, 1, texts, swatches)
-    labels = [table.number.text(v) for v in table.values[0]]
-    across, down = max(text_width(label, style.font_size) for label in labels) + GAP, style.font_size + GAP
-    inner: Box = (round(box[0] + across), round(box[1] + down), round(box[2] - across), round(box[3] - down))
-    layout = Layout(spec, inner, 2, 1, texts, swatches)
-    x, y, radius = layout.pie
-    angle = math.radians(style.start_angle - 90)
-    for label, value in zip(labels, table.values[0], strict=True):
-        turn = 2 * math.pi * value / sum(table.values[0])
+def _slice_rim(spec: ChartSpec) -> tuple[float, float]:
+    """Room that the numbers around a pie need at each side and above and below; none where there are no numbers."""
+    table, size = spec.table, spec.style.font_size
+    if not spec.style.value_labels:
+        return 0, 0
+    return max(text_width(table.number.text(v), size) for v in table.values[0]) + GAP, size + GAP
+
+
+def _slice_numbers(layout: Layout) -> None:
+    spec, (x, y, radius), (across, down) = layout.spec, layout.pie, _slice_rim(layout.spec)
+    angle, values = math.radians(spec.style.start_angle - 90), spec.table.values[0]
+    for value in values:
+        turn = 2 * math.pi * value / sum(values)
         middle = angle + turn / 2
         reach = math.cos(middle) * (radius + across / 2), math.sin(middle) * (radius + down / 2)
-        texts.append(_put(spec, label, x + reach[0], y + reach[1]))
+        layout.texts.append(_put(spec, spec.table.number.text(value), x + reach[0], y + reach[1]))
         angle += turn
-    return layout
 
 
 def _axis_names(spec: ChartSpec, box: list, texts: list) -> None:
@@ -157,9 +162,13 @@ def _ticks(spec: ChartSpec) -> list[int]:
     return list(range(0, spec.style.axis_top + 1, spec.style.axis_step))
 
 
-def _axis_room(spec: ChartSpec, box: list) -> bool:
-    """Take the room that the axes' texts need; are the names of the categories written upright?"""
+def _mark_room(spec: ChartSpec, box: list) -> bool:
+    """Take the room that the texts of axes or slices need; are the names of the categories written upright?"""
     table, size = spec.table, spec.style.font_size
+    if spec.type == "pie":
+        across, down = _slice_rim(spec)
+        box[:] = box[0] + across, box[1] + down, box[2] - across, box[3] - down
+        return False
     numbers = max(text_width(table.number.text(v), size) for v in _ticks(spec))
     names = [text_width(name, size) for name in table.categories]
     if spec.type == "horizontal_bar":

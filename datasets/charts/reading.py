@@ -6,22 +6,36 @@ then `[2, 4]`, then charts of profile `read`). As with charts, a hash of the con
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import PIL.Image
-import PIL.ImageDraw
 
-from datasets.charts.draw import encode
 from datasets.charts.rng import Draw
 from datasets.charts.spec import Split
 from datasets.charts.text import Printed, put_text, text_width
 from datasets.charts.vocabulary import MEASURES, ORDERED, SORTS
 from vlm.prompt import question
-from vlm.sample import Image, Sample
+from vlm.sample import Drawing, Image, Sample
 
 ASKED = "What does it say?"
 HELD_OUT_SHARE = 0.125
 _NAMES = tuple(dict.fromkeys(name for names in (*SORTS.values(), *ORDERED.values(), tuple(MEASURES)) for name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class WordDrawing(Drawing):
+    """Printed lines on a square of paper, drawn when it is decoded."""
+
+    lines: tuple[Printed, ...]
+    side: int  # pixels
+    paper: int  # grey level
+
+    def render(self) -> PIL.Image.Image:
+        image = PIL.Image.new("RGB", (self.side, self.side), (self.paper,) * 3)
+        for line in self.lines:
+            put_text(image, line)
+        return image
 
 
 class WordSource:
@@ -49,7 +63,7 @@ class WordSource:
         number = epoch * self.size + index
         draw = Draw("words", self.seed, number, self.split)
         words = _words(draw.integer(*self.words), self.split, draw)
-        picture = Image(encode(_picture(words, self.side, draw)))
+        picture = Image(_drawing(words, self.side, draw))
         key = f"words-{self.split}-{self.seed}-{number}"
         sample = question((picture,), ASKED, answer=" ".join(words), key=key)
         return Sample(sample.segments, key=key, source=self.name)
@@ -68,16 +82,14 @@ def _number(draw: Draw) -> str:
     return scale.number.text(draw.integer(1, 6 * draw.pick(scale.steps)))
 
 
-def _picture(words: list[str], side: int, draw: Draw) -> PIL.Image.Image:
+def _drawing(words: list[str], side: int, draw: Draw) -> WordDrawing:
     """Lines one under another at a random place, in the largest of three random sizes that fits."""
     room = side - 4
     sizes = sorted((draw.integer(9, max(10, side // 4)) for _ in range(3)), reverse=True)
     size = next((s for s in sizes if max(text_width(w, s) for w in words) <= room and len(words) * (s + 2) <= room), 8)
     paper, ink = draw.integer(225, 255), draw.integer(0, 90)
-    image = PIL.Image.new("RGB", (side, side), (paper,) * 3)
-    canvas = PIL.ImageDraw.Draw(image)
     left = 2 + draw.uniform(0, max(0.0, room - max(text_width(w, size) for w in words)))
     top = 2 + draw.uniform(0, max(0, room - len(words) * (size + 2)))
-    for line, word in enumerate(words):
-        put_text(image, canvas, Printed(word, round(left), round(top) + line * (size + 2), size, (ink,) * 3, "la"))
-    return image
+    x, y = round(left), round(top)
+    lines = (Printed(word, x, y + line * (size + 2), size, (ink,) * 3, "la") for line, word in enumerate(words))
+    return WordDrawing(tuple(lines), side, paper)

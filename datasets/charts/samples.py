@@ -8,8 +8,11 @@ give. A profile may also ask for the table as chart-to-table models write it (`t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from datasets.charts.draw import encode, render
+import PIL.Image
+
+from datasets.charts.draw import render
 from datasets.charts.linear import WRITE_TABLE, linear_table
 from datasets.charts.profile import Profile, make_profile
 from datasets.charts.questions import Question, make_questions
@@ -17,9 +20,19 @@ from datasets.charts.rng import Draw
 from datasets.charts.spec import ChartSpec, Split, make_spec
 from datasets.charts.table import table_text
 from vlm.prompt import turn
-from vlm.sample import Image, Sample, Segment
+from vlm.sample import Drawing, Image, Sample, Segment
 
 DESCRIBE = "Describe the chart."
+
+
+@dataclass(frozen=True, slots=True)
+class ChartDrawing(Drawing):
+    """A chart as a picture that is drawn when it is decoded: until then it takes no room, and a resume draws nothing."""
+
+    spec: ChartSpec
+
+    def render(self) -> PIL.Image.Image:
+        return render(self.spec)
 
 
 def chart_sample(
@@ -37,7 +50,7 @@ def chart_sample(
         turns += turn(DESCRIBE, answer=table_text(spec.table))
     if write_table:
         turns += turn(WRITE_TABLE, answer=linear_table(spec))
-    return Sample((Image(encode(render(spec))), *turns), key=spec.key, source=source)
+    return Sample((Image(ChartDrawing(spec)), *turns), key=spec.key, source=source)
 
 
 def table_sample(spec: ChartSpec, questions: Sequence[Question], *, rationale_share: float = 0.5, source: str = "") -> Sample:

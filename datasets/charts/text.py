@@ -1,10 +1,16 @@
-"""Printed text: the scalable font inside Pillow (no system font, so the same pixels everywhere), measured once and cached.
+"""Printed text: the scalable font inside Pillow (no system font, so the same pixels everywhere), measured and drawn once.
+
+Charts print the same names and numbers again and again, and laying out and drawing one takes ten times as long as pasting it:
+each is kept as a mask. The advances of this font are whole pixels, so half a pixel more moves a text as a whole, and no pixel
+of it depends on where it stands. Those of other fonts are not: their texts are drawn anew wherever they stand, and so are
+large ones, which are many bytes and seldom printed twice.
 
 Another font (of matplotlib's own) takes the same room: it is drawn smaller, as its letters are wider.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +19,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
+MASKS, LARGE = 16384, 32  # texts that are kept, and from which size (pixels) none is: by estimate 20 MB
 OTHER_FONT_SCALE = 0.84  # size at which matplotlib's DejaVu fonts are about as wide as Pillow's
 
 
@@ -47,12 +54,29 @@ def text_width(text: str, size: int) -> float:
     return font(size).getlength(text)
 
 
-def put_text(image: PIL.Image.Image, canvas: PIL.ImageDraw.ImageDraw, item: Printed) -> None:
-    if not item.rotated:
+def put_text(image: PIL.Image.Image, item: Printed) -> None:
+    """Draw a text on an RGB picture; what lies outside is cut off."""
+    if item.rotated:
+        mask = _upright(item.text, item.size, item.font)
+        image.paste(item.colour, (round(item.x - mask.width / 2), round(item.y)), mask)
+        return
+    if item.font or item.size >= LARGE:
+        canvas = PIL.ImageDraw.Draw(image)
         canvas.text((item.x, item.y), item.text, fill=item.colour, font=font(item.size, item.font), anchor=item.anchor)
         return
-    mask = _upright(item.text, item.size, item.font)
-    image.paste(item.colour, (round(item.x - mask.width / 2), round(item.y)), mask)
+    mask, left, top = _lying(item.text, item.size, item.anchor)
+    x, y = (math.floor(64 * at + 0.5) for at in (item.x, item.y))  # FreeType's unit
+    image.paste(item.colour, ((x + 32) // 64 + left, (y + 31) // 64 + top), mask)  # half a pixel goes right and up
+
+
+@lru_cache(maxsize=MASKS)
+def _lying(text: str, size: int, anchor: str) -> tuple[PIL.Image.Image, int, int]:
+    """A text as a mask, and where its left and upper edge are from its anchor."""
+    x, y = math.ceil(text_width(text, size)) + size, 2 * size  # room on all sides, whichever the anchor
+    canvas = PIL.Image.new("L", (2 * x, 2 * y))
+    PIL.ImageDraw.Draw(canvas).text((x, y), text, fill=255, font=font(size), anchor=anchor)
+    box = canvas.getbbox() or (x, y, x + 1, y + 1)  # blanks have no ink
+    return canvas.crop(box), box[0] - x, box[1] - y
 
 
 @lru_cache(maxsize=1024)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from datasets.quality.near import BandIndex
 from vlm.image import open_image
-from vlm.sample import Image, Sample, Video
+from vlm.sample import Image, Picture, Sample, Video
 
 SIDE = 128  # pixels
 COARSE, FINE = 16 * 16 // 16, (32 * 32 - 16 * 16) // 16  # words of 16 bits
@@ -35,7 +35,7 @@ CACHE = 100_000  # hashes, about 35 MB: one picture often serves many questions
 PictureHash = NDArray[np.uint16]  # [COARSE + FINE]
 
 
-def perceptual_hash(data: bytes | PIL.Image.Image) -> PictureHash:
+def perceptual_hash(data: Picture) -> PictureHash:
     """Raises `ValueError` for what is no whole picture."""
     grey = open_image(data).convert("L").resize((SIDE, SIDE), PIL.Image.Resampling.LANCZOS)
     bits = scipy.fft.dctn(np.asarray(grey, dtype=np.float32), norm="ortho")[:32, :32] > NOISE

@@ -70,8 +70,9 @@ def look(recipe: Recipe, count: int, limit: int) -> tuple[list[Row], Summary, li
 
 
 def _steps(recipe: Recipe, tracer: Tracer, count: int, limit: int) -> Iterator[StepBatch]:
-    options = {"rows": recipe.rows, "length": recipe.length, "max_images": recipe.max_images, "window": recipe.window}
-    loader = MixtureLoader(recipe.mixture, tracer, **options)
+    loader = MixtureLoader(
+        recipe.mixture, tracer, rows=recipe.rows, length=recipe.length, max_images=recipe.max_images, window=recipe.window
+    )
     total = limit if recipe.mixture.size is None else min(limit, recipe.mixture.size)
     rows = drawn = 0
     with tqdm(total=total, unit=" samples", disable=not sys.stderr.isatty()) as bar:

@@ -29,7 +29,7 @@ from eval.hashing import request_hash
 from eval.models.base import Completion, Request, UnusableError
 from eval.models.conversation import ASSISTANT, Part, Turn, conversation
 from vlm.image import open_image
-from vlm.sample import Image, Sample, Text
+from vlm.sample import Image, Picture, Sample, Text
 from vlm.text_stream import stop_at
 
 KEY = "ENDPOINT_API_KEY"
@@ -197,7 +197,7 @@ def _part(part: Part) -> dict[str, Any]:
     return {"type": "text", "text": part}
 
 
-def data_url(data: bytes | PIL.Image.Image) -> str:
+def data_url(data: Picture) -> str:
     """PNG and JPEG files as they are (no pixel is decoded), all else as PNG. Raises `ValueError` for what is no picture."""
     if isinstance(data, bytes):
         try:

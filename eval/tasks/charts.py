@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.charts.draw import encode, render
+from datasets.charts.draw import render
 from datasets.charts.held_out import ChartItem, held_out_items
 from datasets.charts.linear import WRITE_TABLE, linear_table
 from datasets.charts.perturb import perturbation
@@ -19,6 +19,7 @@ from datasets.charts.questions import Question
 from datasets.charts.samples import ChartSource
 from datasets.charts.spec import ChartSpec
 from eval.tasks import Item, Task, digest
+from vlm.image import to_png
 
 SEED, COUNT = 0, 2000
 MANY_STEPS = 7  # rationales from this many steps on are one class
@@ -77,7 +78,7 @@ def examples(seed: int = SEED, count: int = COUNT, profile: str | Profile | Mapp
 
 
 def _example(spec: ChartSpec, question: Question) -> Item:
-    image = encode(render(spec))
+    image = to_png(render(spec))
     return Item(spec.key, question.text, (question.answer,), (image,), group=digest(image), rationale=question.rationale)
 
 

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.bench import (
     arithmetic,
     default_config,
+    feed,
     first_token,
     generation,
     image_text_train,
@@ -135,6 +136,24 @@ def test_losses_of_both_paths_are_the_same() -> None:
     line = losses.main(["--device", "cpu", "--shape", "tiny", "--steps", "4", "--orders", "1", *CONFIG])
     assert line["figure"] < 1e-4 and line["noise"] < 1e-4
     assert line["loss"][0] != line["loss"][1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_feed_measures_each_stage_of_the_way(workers: int) -> None:
+    config = [CONFIG[1], "--set", "run.seed=3", "--stage", "tune"]
+    line = feed.main([*config, "--workers", str(workers), "--steps", "2"])
+    assert line["loader"]["workers"] == workers and line["loader"]["images_per_second"] > 0
+    assert (line["loader"]["handover_ms"] > 0) == (workers > 0)
+    assert {"all", "charts"} <= line["ms"].keys()
+    for cost in line["ms"].values():
+        whole = cost.pop("whole")
+        assert list(cost) == ["fetch", "tokenize", "pixels", "collate", "pack"] and min(cost.values()) >= 0
+        assert sum(cost.values()) == pytest.approx(whole, rel=0.01)
+
+
+def test_feed_refuses_a_stage_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="no stage 'tun'; there are"):
+        feed.main([CONFIG[1], "--stage", "tun"])
 
 
 def test_one_json_line_from_the_command() -> None:

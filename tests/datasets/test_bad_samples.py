@@ -12,11 +12,12 @@ import pytest
 from dataset_fakes import Words, png, processor
 
 from datasets.counts import Counts
+from datasets.loader import MixtureLoader
 from datasets.mixture import Mixture
 from datasets.pack import Lane
 from datasets.shards import ShardSource
 from datasets.source import BadSample
-from vlm.sample import Sample, Text
+from vlm.sample import Image, Sample, Text
 
 PROCESSOR = processor()
 RED = PIL.Image.new("RGB", (40, 20), "red")
@@ -118,6 +119,24 @@ def test_what_cannot_be_used_is_counted_and_told(members, reason, tmp_path):
     assert counts.skipped == {("web", reason): 1} and counts.drawn == {"web": 2} and len(documents) == 1
     (example,) = counts.examples
     assert example[:2] == ("web", reason) and example.detail.startswith("0") and "\n" not in example.detail
+
+
+class Things(Words):
+    """Every second picture is none of the kinds that a sample may hold."""
+
+    def get(self, epoch, index):
+        wrong = (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), "picture.png", None)[index // 2 % 4]
+        return Sample((Image(wrong if index % 2 else png(index)), Text("what")), f"thing {index}")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_no_picture_at_all_is_counted_as_broken_media(workers):
+    mixture = Mixture([Things("t", 8)], [1], [1])
+    step = next(iter(MixtureLoader(mixture, PROCESSOR, rows=1, length=64, workers=workers)))
+    assert step.counts.skipped == {("t", "broken media"): 4} and step.counts.images == 4
+    said = {example.detail for example in step.counts.examples}
+    assert "thing 1: a picture is encoded bytes, a PIL image or a Drawing, not ndarray" in said
+    assert not any("\n" in detail for detail in said)
 
 
 def test_a_caption_with_a_byte_order_mark(tmp_path):

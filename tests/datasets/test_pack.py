@@ -1,6 +1,7 @@
 import io
 import tracemalloc
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
@@ -15,7 +16,7 @@ from datasets.mixture import Mixture
 from datasets.pack import Lane
 from datasets.source import BadSample
 from vlm.batch import IGNORE
-from vlm.sample import Image, Sample, Text, Video
+from vlm.sample import Drawing, Image, Sample, Text, Video
 
 PROCESSOR = processor()
 
@@ -267,6 +268,39 @@ def test_waiting_pictures_have_a_budget_and_rows_stay_the_same(room):
     assert not few.row()[0]
     resumed = lane([_Pictures("p", 20)], length=100, window=6, waiting=room, state=state)
     assert sum(w.bytes for w in resumed.pending) <= room < sum(w.bytes for w in lane([_Pictures("p", 20)], state=state).pending)
+
+
+class _Drawings(Words):
+    """Questions over pictures that are drawn; `rendered` has the index of each drawing."""
+
+    def __init__(self, size):
+        super().__init__("d", size, longest=3, given=True)
+        self.rendered = []
+
+    def get(self, epoch, index):
+        return Sample((Image(_Drawing(self.rendered, index)), *super().get(epoch, index).segments), key=f"{epoch}.{index}")
+
+
+@dataclass(frozen=True)
+class _Drawing(Drawing):
+    rendered: list
+    index: int
+
+    def render(self):
+        self.rendered.append(self.index)
+        return PIL.Image.new("RGB", (4, 4), (self.index,) * 3)
+
+
+def test_drawings_wait_undrawn_and_are_drawn_once_whatever_the_budget():
+    source = _Drawings(24)
+    packer = lane([source], length=100, window=6, waiting=0)
+    row, state = packer.row()[0], packer.state()
+    taken = [int(document.media[0][1][0, 0, 0, 0]) for document in row]
+    assert source.rendered == taken and len(packer.pending) == 6 and not packer._bytes()
+    resumed = lane([source], length=100, window=6, state=state)
+    assert source.rendered == taken  # a resume draws nothing
+    rows_of(resumed)
+    assert sorted(source.rendered) == list(range(24))
 
 
 def test_a_picture_that_is_gone_when_it_is_fetched_again_is_counted():

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets import shard_index, shard_scan, shards, tar_members
+from datasets.charts.reading import WordSource
 from datasets.members import from_members, to_members
 from datasets.shard_index import LINE, index_shard
 from datasets.shards import ShardSource, ShardWriter, find_shards
@@ -82,6 +83,14 @@ def test_pil_images_and_meta(tmp_path):
     write(tmp_path, [Sample((Image(picture), Text("x")), "k", meta={"part": "human"})])
     sample = ShardSource(tmp_path).get(0, 0)
     assert open_image(sample.segments[0].data).tobytes() == picture.tobytes() and sample.meta == {"part": "human"}
+
+
+def test_drawings_are_written_as_png(tmp_path):
+    (picture,) = (segment for segment in WordSource().get(0, 5).segments if isinstance(segment, Image))
+    write(tmp_path, [Sample((picture, Video((picture.data,), (0.5,)), Text("x")), "k")])
+    image, clip, _ = ShardSource(tmp_path).get(0, 0).segments
+    assert image.data[:4] == b"\x89PNG" and clip == Video((image.data,), (0.5,))
+    assert open_image(image.data).tobytes() == picture.data.render().tobytes()
 
 
 def test_the_same_samples_give_the_same_bytes_and_stale_shards_go(tmp_path):

@@ -88,7 +88,8 @@ def test_arithmetic_and_speed_are_shown_where_they_were_written(tmp_path):
     speed = [
         f"text,{i},{10 * i},speed/{name},{value}" for i, value in ((1, 0.2), (2, 0.4), (3, 0.5)) for name in ("mfu", "tflops")
     ]
+    speed += ["text,3,30,speed/images_per_second,5120.2", "text,3,30,data/wait,0.0312"]
     (tmp_path / "speed.csv").write_text("\n".join([head, *speed]) + "\n")
     html = write_report(tmp_path).read_text()
-    assert "<td>–</td><td>0.4</td><td>40.0 %</td>" in html and "<td>old</td>" not in html
+    assert "<td>–</td><td>5,120</td><td>0.4</td><td>40.0 %</td><td>3.1 %</td>" in html and "<td>old</td>" not in html
     assert 'alt="speed over the training"' in html

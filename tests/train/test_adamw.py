@@ -8,6 +8,7 @@ import torch
 from train.optim.adamw import AdamW
 from train.optim.adamw_kernel import adamw_
 
+NEVER = torch.tensor(False)
 OPTIONS = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 
 
@@ -23,7 +24,7 @@ def test_steps_are_torchs(shape, dtype, close):
     for step in range(1, 5):
         theirs.grad = torch.randn_like(weight)
         optimizer.step()
-        adamw_(weight, theirs.grad, mean, square, step, **OPTIONS)
+        adamw_(weight, theirs.grad, mean, square, torch.tensor(float(step)), NEVER, **OPTIONS)
     state = optimizer.state[theirs]
     for ours, other in ((weight, theirs.detach()), (mean, state["exp_avg"]), (square, state["exp_avg_sq"])):
         torch.testing.assert_close(ours, other, atol=close, rtol=close)
@@ -59,3 +60,31 @@ def test_on_the_cpu_it_is_torchs_and_its_state_is_taken_over():
     again = torch.optim.AdamW([ours], **OPTIONS)
     again.load_state_dict(mine.state_dict())
     assert torch.equal(again.state[ours]["exp_avg"], other.state[theirs]["exp_avg"])
+
+
+def test_a_step_left_out_moves_nothing():
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(6, 5))
+    optimizer = AdamW([weight], **OPTIONS, fused=True)
+    for left_out in (False, True):
+        before = weight.detach().clone()
+        weight.grad = torch.full((6, 5), float("nan") if left_out else 1.0)
+        optimizer.left_out = torch.tensor(left_out)
+        optimizer.step()
+        assert torch.equal(before, weight) is left_out
+    assert optimizer.state[weight]["step"] == 1
+
+    mean, square = torch.ones(6, 5), torch.ones(6, 5)
+    adamw_(weight.data, weight.grad, mean, square, torch.tensor(2.0), torch.tensor(True), **OPTIONS)
+    assert torch.equal(before, weight) and torch.equal(mean, torch.ones(6, 5)) and torch.equal(square, mean)
+
+
+def test_what_a_closure_computes_is_what_is_learnt():
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = AdamW([weight], **OPTIONS, fused=True)
+
+    def closure():
+        weight.grad = torch.ones(4)
+        return 3.0
+
+    assert optimizer.step(closure) == 3.0 and (weight < 1).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from train.optim.build import build_optimizer
 from train.optim.groups import freeze
 from train.optim.matrices import Matrix, matrices
 from train.optim.muon import Muon
+from train.optim.muon_kernel import ahead_, apply_
 from train.optim.orthogonalize import orthogonalize
 from vlm.model import GROUPS, VLM
 
@@ -144,3 +147,34 @@ def test_saved_and_loaded_it_goes_on_to_the_bit() -> None:
             weight.grad = gradient.clone()
             optimizer.step()
     assert torch.equal(*weights)
+
+
+def test_a_closure_comes_first_and_a_step_left_out_moves_nothing() -> None:
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.zeros(6, 8)) for _ in range(2)]
+    first, second = (optimizer_of(Matrix(w)) for w in weights)
+    for number, gradient in enumerate(torch.randn(3, 6, 8)):
+        first.left_out = torch.tensor(number == 1)
+
+        def closure(gradient=gradient) -> None:
+            weights[0].grad = gradient * (math.nan if first.left_out else 1)
+
+        first.step(closure)
+        if number != 1:
+            weights[1].grad = gradient
+            second.step()
+    assert torch.equal(*weights) and weights[0].abs().min() > 0
+
+
+def test_kernels_are_the_plain_steps() -> None:
+    torch.manual_seed(0)
+    momentum, gradient, weight, update = torch.randn(4, 3, 1001).unbind()
+    expected = 0.95 * momentum + gradient
+    for left_out in (False, True):
+        flag = torch.tensor(left_out)
+        m, w = momentum.clone(), weight.clone()
+        ahead = ahead_(gradient, m, 0.95, flag)
+        apply_(w, update, 0.9, -0.1, flag)
+        torch.testing.assert_close(ahead.float(), gradient + 0.95 * expected, atol=2e-2, rtol=1e-2)
+        torch.testing.assert_close(m, momentum if left_out else expected, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(w, weight if left_out else 0.9 * weight - 0.1 * update, atol=1e-6, rtol=1e-6)

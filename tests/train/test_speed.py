@@ -61,27 +61,33 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def totals(positions: int, tflop: int) -> Counter[str]:
-    return Counter({"data/positions": positions, "flop/decoder": tflop * 10**12 // 4, "flop/encoder": tflop * 10**12 * 3 // 4})
+def totals(positions: int, tflop: int, images: int = 0) -> Counter[str]:
+    counts = {"data/positions": positions, "data/images": images}
+    return Counter({**counts, "flop/decoder": tflop * 10**12 // 4, "flop/encoder": tflop * 10**12 * 3 // 4})
+
+
+def figures(tokens: float, images: float, tflops: float, wait: float) -> dict[str, float]:
+    rates = {"speed/tokens_per_second": tokens, "speed/images_per_second": images, "speed/tflops": tflops}
+    return rates | {"data/wait": wait}
 
 
 def test_figures_are_of_the_steps_since_the_last_ones_without_what_was_no_training(clock: Clock) -> None:
     meter = Meter(peak=50.0)
     meter.start(totals(1000, 40), torch.device("cpu"), devices=2)
     clock.now += 4
-    assert meter.read(totals(3000, 200)) == {"tokens_per_second": 500.0, "tflops": 20.0, "mfu": 0.4}
+    assert meter.read(totals(3000, 200, images=48), 1.0) == figures(500.0, 12.0, 20.0, wait=0.25) | {"speed/mfu": 0.4}
     clock.now += 1
     with meter.paused():
         clock.now += 1000
     clock.now += 1
-    assert meter.read(totals(3600, 240)) == {"tokens_per_second": 300.0, "tflops": 10.0, "mfu": 0.2}
+    assert meter.read(totals(3600, 240, images=50), 0.0) == figures(300.0, 1.0, 10.0, wait=0.0) | {"speed/mfu": 0.2}
 
 
 def test_without_a_known_peak_there_is_no_share_of_it(clock: Clock) -> None:
     meter = Meter()
     meter.start(totals(0, 0), torch.device("cpu"), devices=1)
     clock.now += 2
-    assert meter.read(totals(8, 4)) == {"tokens_per_second": 4.0, "tflops": 2.0}
+    assert meter.read(totals(8, 4), 2.0) == figures(4.0, 0.0, 2.0, wait=1.0)
 
 
 def test_a_run_writes_the_arithmetic_of_its_data(finished: Path) -> None:
@@ -100,8 +106,10 @@ def test_a_run_writes_the_arithmetic_of_its_data(finished: Path) -> None:
 def test_speed_stands_in_a_file_of_its_own(finished: Path) -> None:
     assert not [name for *_, name, _ in metrics(finished) if name.startswith("speed/")]
     for stage, names in read_curves(finished, "speed.csv").items():
-        assert set(names) == {"speed/tokens_per_second", "speed/tflops"}, stage
-        assert all(value > 0 for curve in names.values() for value in curve.values)
+        assert set(names) == set(figures(0, 0, 0, 0)), stage
+        assert all(value > 0 for name in ("tokens_per_second", "tflops") for value in names[f"speed/{name}"].values)
+        assert all((value > 0) == (stage != "text") for value in names["speed/images_per_second"].values)
+        assert all(0 < value < 1 for value in names["data/wait"].values)
 
 
 def test_a_run_from_before_these_figures_goes_on(finished: Path, tmp_path: Path) -> None:
@@ -129,9 +137,7 @@ def test_a_profile_is_of_that_many_steps(tmp_path: Path) -> None:
         events = json.loads(gzip.decompress((folder / "trace.json.gz").read_bytes()))["traceEvents"]
         assert len({e["name"] for e in events if str(e.get("name")).startswith("ProfilerStep#")}) == 2
         assert "aten::mm" in (folder / "table.txt").read_text()
-    assert set(read_curves(tmp_path / "run", "speed.csv")["tune"]) == {
-        f"speed/{n}" for n in ("tokens_per_second", "tflops", "mfu")
-    }
+    assert set(read_curves(tmp_path / "run", "speed.csv")["tune"]) == {*figures(0, 0, 0, 0), "speed/mfu"}
 
 
 def test_a_stage_too_short_to_be_profiled_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from train.optim.adamw_kernel import adamw_
+from train.optim.muon_kernel import ahead_, apply_
 from vlm import TextDecoder
 from vlm.cache import Cache
 from vlm.config import DecoderConfig, FusionConfig
@@ -30,7 +31,7 @@ from vlm.sight import Rows, Sight
 
 TYPES = {
     torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32",
-    torch.int32: "i32", torch.int64: "i64", torch.bool: "i1",
+    torch.int32: "i32", torch.int64: "i64", torch.bool: "i1", torch.uint8: "u8",
 }  # fmt: skip
 OPTIONS = ("num_warps", "num_stages", "launch_pdl")
 BASE = {"vocab_size": 96, "dim": 64, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2, "expert_dim": 48}
@@ -84,7 +85,9 @@ def training(dtype: torch.dtype) -> None:
     cross_entropy_(x, order)
     for activation in ("silu", "gelu", "gelu_tanh", "relu"):
         gated_gradient(x, torch.zeros(8), x[:, :32], activation, activation != "relu")
-    adamw_(x, x, x, x, 1.0, 1e-3, (0.9, 0.95), 1e-8, 0.1)
+    never = torch.zeros((), dtype=torch.bool)
+    adamw_(x, x, x, x, torch.ones(()), never, 1e-3, (0.9, 0.95), 1e-8, 0.1)
+    apply_(x, ahead_(x, x, 0.95, never), 1.0, -0.1, never)
 
 
 if __name__ == "__main__":

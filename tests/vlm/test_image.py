@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import open_clip
@@ -22,6 +23,7 @@ from encoders import EncoderConfig, native_pixels
 from vlm import Sample, Text
 from vlm.image import MAX_PIXELS, ImageTransform, decode, open_image
 from vlm.load import build_processor
+from vlm.sample import Drawing
 
 
 def encoded(image, format="PNG", **options):
@@ -158,6 +160,38 @@ def test_what_is_no_whole_picture_is_refused_in_one_line(data, opened):
     with pytest.raises(ValueError) as error:
         opened(data)
     assert str(error.value) and "\n" not in str(error.value)
+
+
+@dataclass(frozen=True)
+class Canvas(Drawing):
+    picture: object
+
+    def render(self):
+        return self.picture
+
+
+def test_a_drawing_is_decoded_as_what_it_draws(opened):
+    picture = PIL.Image.effect_mandelbrot((30, 20), (-2, -1, 1, 1), 50).convert("RGB")
+    assert np.array_equal(opened(Canvas(picture)), opened(picture))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, "chart.png", 7, np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), Canvas(None), Canvas(np.zeros((4, 4, 3)))],
+    ids=["none", "text", "number", "array", "floats", "draws-none", "draws-an-array"],
+)
+def test_what_is_no_picture_at_all_is_refused_in_one_line(data, opened):
+    with pytest.raises(ValueError, match=r"^a picture is encoded bytes, a PIL image or a Drawing, not \w+$"):
+        opened(data)
+
+
+def test_a_mistake_in_a_drawing_is_not_taken_for_a_broken_picture(opened):
+    class Faulty(Drawing):
+        def render(self):
+            return [][1]
+
+    with pytest.raises(IndexError):
+        opened(Faulty())
 
 
 @pytest.mark.parametrize("size", [(11_000, 11_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])

@@ -3,12 +3,13 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vlm_fakes import CONFIG, DOCUMENTS, byte_tokenizer, image, picture
 
-from vlm import Processor, Sample, Text, Video
+from vlm import Image, Processor, Sample, Text, Video
 from vlm.batch import IGNORE
 from vlm.image import ImageTransform
 from vlm.load import build_processor
@@ -20,6 +21,13 @@ PAD, BOS, EOS, IMAGE = range(4)
 
 def ids(text):
     return PROCESSOR.tokenize(text)
+
+
+@pytest.mark.parametrize("data", ["chart.png", np.zeros((8, 8, 3), np.uint8)], ids=["text", "array"])
+def test_what_is_no_picture_is_refused_in_one_line(data):
+    for media in (Image(data), Video((data,))):
+        with pytest.raises(ValueError, match=r"^a picture is encoded bytes, a PIL image or a Drawing, not \w+$"):
+            PROCESSOR([Sample((media, Text("x")))])
 
 
 def test_labels_are_the_next_learnt_token():

@@ -14,24 +14,47 @@ from torch import Tensor
 
 
 class AdamW(torch.optim.AdamW):
-    """As torch's (Loshchilov and Hutter, 2019, algorithm 2), with its state."""
+    """As torch's (Loshchilov and Hutter, 2019, algorithm 2), with its state.
+
+    `left_out`, bool [] on the weights' device: where true the next steps leave weights and state as they are. The host need not
+    know it on a GPU.
+    """
+
+    left_out: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        weights = [(group, weight) for group in self.param_groups for weight in group["params"]]
-        if not all(weight.is_cuda for _, weight in weights):
-            return super().step(closure)
-        from train.optim.adamw_kernel import adamw_  # brings Triton
-
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group, weight in weights:
-            if weight.grad is not None:
-                options = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
-                adamw_(weight, _laid_as(weight, weight.grad), *self._moments(weight), **options)
+        if self._on_gpu() or self.left_out is None or not self.left_out:
+            self._update()
         return loss
+
+    def _on_gpu(self) -> bool:
+        return any(weight.is_cuda for group in self.param_groups for weight in group["params"])
+
+    def _update(self) -> None:
+        """One step of every parameter that has a gradient."""
+        if not self._on_gpu():
+            super().step()
+            return
+        from train.optim.adamw_kernel import adamw_  # brings Triton
+
+        learnt = [(group, weight) for group in self.param_groups for weight in group["params"] if weight.grad is not None]
+        moments = [self._moments(weight) for _, weight in learnt]
+        left_out = self._flag(learnt[0][1])
+        torch._foreach_add_([count for _, _, count in moments], (~left_out).to(torch.float32))
+        for (group, weight), (mean, square, count) in zip(learnt, moments, strict=True):
+            options = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
+            adamw_(weight, laid_as(weight, weight.grad), mean, square, count, left_out, **options)
+
+    def _flag(self, weight: Tensor) -> Tensor:
+        """`left_out` for a kernel: false where nobody has set it."""
+        if self.left_out is None:
+            self.left_out = torch.zeros((), dtype=torch.bool, device=weight.device)
+        return self.left_out
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A state saved on another kind of device is taken over as one of this: only torch's fused step counts on it. Raises
@@ -43,17 +66,17 @@ class AdamW(torch.optim.AdamW):
             group["fused"] = here
         for weight, state in self.state.items():
             for name, value in state.items():
-                is_count = name == "step"
-                state[name] = value.to(weight.device if fused[0] else "cpu") if is_count else _laid_as(weight, value)
+                on_device = weight.is_cuda or fused[0]  # where torch's own step keeps its count when it is fused
+                moved = value.to(weight.device if on_device else "cpu") if name == "step" else laid_as(weight, value)
+                state[name] = moved
 
-    def _moments(self, weight: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Mean and squares so far, and the number of this step, from 1."""
+    def _moments(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and squares so far, and the number of steps [], on the weight's device."""
         state = self.state[weight]
         if not state:
-            state["step"] = torch.tensor(0.0, dtype=torch.float32)
+            state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
-        state["step"] += 1
-        return state["exp_avg"], state["exp_avg_sq"], float(state["step"])
+        return state["exp_avg"], state["exp_avg_sq"], state["step"]
 
 
 def check_kind(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
@@ -71,6 +94,6 @@ def kind_of(groups: list[dict[str, Any]]) -> str:
     return "muon" if any(str(group.get("name", "")).endswith("/muon") for group in groups) else "adamw"
 
 
-def _laid_as(weight: Tensor, other: Tensor) -> Tensor:
+def laid_as(weight: Tensor, other: Tensor) -> Tensor:
     """`other` in memory as the weight is."""
     return other if other.stride() == weight.stride() else torch.empty_like(weight, dtype=other.dtype).copy_(other)

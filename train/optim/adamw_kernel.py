@@ -5,6 +5,8 @@ In float32, rounded once at the end to the precision of each tensor: 14 bytes of
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -14,9 +16,13 @@ _BLOCK = 2048  # numbers a program
 
 
 @triton.jit
-def _kernel(weight, gradient, mean, square, count, lr, beta1, beta2, eps, decay, correct1, correct2, block: tl.constexpr):
+def _kernel(
+    weight, gradient, mean, square, step, left_out, count, lr, beta1, beta2, eps, decay, log1, log2, block: tl.constexpr
+):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = at < count
+    inside = at < tl.where(tl.load(left_out) == 0, count, 0)
+    number = tl.load(step)
+    correct1, correct2 = 1 - tl.exp2(number * log1), 1 - tl.exp2(number * log2)
     w = tl.load(weight + at, mask=inside).to(tl.float32)
     g = tl.load(gradient + at, mask=inside).to(tl.float32)
     m = tl.load(mean + at, mask=inside).to(tl.float32)
@@ -34,15 +40,16 @@ def adamw_(
     gradient: Tensor,
     mean: Tensor,
     square: Tensor,
-    step: float,
+    step: Tensor,
+    left_out: Tensor,
     lr: float,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
 ) -> None:
-    """The `step`-th step, from 1, of a weight and its moments, in their place; all four lie alike in memory."""
-    count, (beta1, beta2) = weight.numel(), betas
-    correct1, correct2 = 1 - beta1**step, 1 - beta2**step
+    """A step of a weight and its moments, in their place; all four lie alike in memory. `step` float32 [] is its number, from
+    1; where `left_out` bool [] is true nothing is written."""
+    count, logs = weight.numel(), [math.log2(beta) if beta else -math.inf for beta in betas]
     grid = (triton.cdiv(count, _BLOCK),)
     with torch.cuda.device_of(weight):
         _kernel[grid](
@@ -50,14 +57,14 @@ def adamw_(
             gradient,
             mean,
             square,
+            step,
+            left_out.view(torch.uint8),
             count,
             lr,
-            beta1,
-            beta2,
+            *betas,
             eps,
             weight_decay,
-            correct1,
-            correct2,
+            *logs,
             block=_BLOCK,
             num_warps=8,
         )

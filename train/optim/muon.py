@@ -8,14 +8,14 @@ together, in stacks: a small model's many matrices cost few kernels, and a large
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from train.optim.adamw import AdamW
+from train.optim.adamw import AdamW, laid_as
 from train.optim.matrices import Matrix
 from train.optim.orthogonalize import orthogonalize, precision
 
@@ -30,43 +30,65 @@ class Muon(AdamW):
         super().__init__(groups, **options)
         self._matrices = {matrix.weight: matrix for matrix in matrices}
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _update(self) -> None:
         """A parameter without gradient stays as it is, and so does its momentum."""
         groups = self.param_groups
         mine = [(group, self._matrices[w]) for group in groups for w in group["params"] if self._learns(w)]
         for stack in _stacks(mine):
-            self._step(stack)
+            self._update_stack(stack)
         self.param_groups = [g for g in groups if not any(w in self._matrices for w in g["params"])]
         try:
-            return super().step(closure)
+            super()._update()
         finally:
             self.param_groups = groups
 
     def _learns(self, weight: Tensor) -> bool:
         return weight in self._matrices and weight.grad is not None
 
-    def _step(self, stack: list[tuple[dict[str, Any], Matrix]]) -> None:
+    @torch.no_grad()
+    def _update_stack(self, stack: list[tuple[dict[str, Any], Matrix]]) -> None:
         """One step of matrices of one shape."""
-        weights: list[Tensor] = [matrix.weight for _, matrix in stack]
+        matrices = [matrix for _, matrix in stack]
+        ahead = self._ahead(matrices)
+        whole = torch.cat([matrix.split(u) for matrix, u in zip(matrices, ahead, strict=True)])
+        parts = orthogonalize(whole.to(precision(whole.device))).split([matrix.shape[0] for matrix in matrices])
+        updates = [matrix.join(part) for matrix, part in zip(matrices, parts, strict=True)]
+        self._apply(stack, updates)
+
+    def _ahead(self, matrices: list[Matrix]) -> list[Tensor]:
+        """Each weight's momentum moved on, and its gradient with the momentum to come (Nesterov's)."""
+        weights: list[Tensor] = [matrix.weight for matrix in matrices]
         gradients = [w.grad for w in weights if w.grad is not None]
         momenta = [self._momentum(w) for w in weights]
+        if weights[0].is_cuda:
+            from train.optim.muon_kernel import ahead_
+
+            laid = (laid_as(w, g) for w, g in zip(weights, gradients, strict=True))
+            return [ahead_(g, m, MOMENTUM, self._flag(m)) for g, m in zip(laid, momenta, strict=True)]
         torch._foreach_mul_(momenta, MOMENTUM)
         torch._foreach_add_(momenta, gradients)
-        ahead = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
-        whole = torch.cat([matrix.split(u) for (_, matrix), u in zip(stack, ahead, strict=True)])
-        parts = orthogonalize(whole.to(precision(whole.device))).split([matrix.shape[0] for _, matrix in stack])
-        updates = [matrix.join(part).to(matrix.weight.dtype) for (_, matrix), part in zip(stack, parts, strict=True)]
-        torch._foreach_mul_(weights, [1 - group["lr"] * group["weight_decay"] for group, _ in stack])
-        torch._foreach_mul_(updates, [-group["lr"] * matrix.scale for group, matrix in stack])
+        return list(torch._foreach_add(gradients, momenta, alpha=MOMENTUM))
+
+    def _apply(self, stack: list[tuple[dict[str, Any], Matrix]], updates: list[Tensor]) -> None:
+        weights: list[Tensor] = [matrix.weight for _, matrix in stack]
+        decays = [1 - group["lr"] * group["weight_decay"] for group, _ in stack]
+        sizes = [-group["lr"] * matrix.scale for group, matrix in stack]
+        if weights[0].is_cuda:
+            from train.optim.muon_kernel import apply_
+
+            for weight, update, decay, size in zip(weights, updates, decays, sizes, strict=True):
+                apply_(weight, laid_as(weight, update), decay, size, self._flag(weight))
+            return
+        updates = [update.to(weight.dtype) for weight, update in zip(weights, updates, strict=True)]
+        torch._foreach_mul_(weights, decays)
+        torch._foreach_mul_(updates, sizes)
         torch._foreach_add_(weights, updates)
 
     def _momentum(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
         if not state:
-            state["step"] = torch.tensor(0.0, dtype=torch.float32)  # which torch wants of every state
+            state["step"] = torch.zeros(())  # which torch wants of every state, and nobody reads
             state["momentum"] = torch.zeros_like(weight)
-        state["step"] += 1
         return state["momentum"]
 
 

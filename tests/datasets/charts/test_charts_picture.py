@@ -6,9 +6,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from datasets.charts.draw import encode, make_layout, render
+from datasets.charts.draw import make_layout, render
 from datasets.charts.profile import PROFILES, make_profile
 from datasets.charts.spec import make_spec
+from vlm.image import to_png
 
 BARS = ("vertical_bar", "horizontal_bar", "grouped_bar")
 
@@ -123,7 +124,7 @@ def test_values_without_printed_numbers_lie_on_ticks_or_half_way():
 
 def test_encoded_picture_is_the_picture():
     picture = render(make_spec(0, 0))
-    assert PIL.Image.open(io.BytesIO(encode(picture))).tobytes() == picture.tobytes()
+    assert PIL.Image.open(io.BytesIO(to_png(picture))).tobytes() == picture.tobytes()
 
 
 def test_size_follows_the_profile():

@@ -16,6 +16,7 @@ from datasets.charts.spec import split_of
 from datasets.charts.table import table_text
 from datasets.shards import ShardSource
 from datasets.source import Source
+from vlm.image import open_image, to_png
 from vlm.sample import Image, Text
 
 
@@ -103,9 +104,22 @@ def test_word_pictures_say_their_text_and_keep_the_splits_apart():
     said = [{words(source.get(0, i)).partition("Answer: ")[2] for i in range(400)} for source in (train, held_out)]
     assert not said[0] & said[1]
     assert {len(text.split()) for text in said[0]} >= {1, 2, 3}
-    picture = PIL.Image.open(io.BytesIO(train.get(0, 0).segments[0].data))
+    picture = open_image(train.get(0, 0).segments[0].data)
     assert picture.size == (72, 72)
     assert picture.convert("L").getextrema()[0] < 140
+
+
+def stored(segments):
+    return tuple(Image(to_png(s.data.render())) if isinstance(s, Image) else s for s in segments)
+
+
+def test_generated_samples_are_equal_and_draw_nothing_until_they_are_decoded(monkeypatch):
+    words, charts = WordSource(size=9), ChartSource(size=9, profile="read")
+    drawings = [source.get(0, 3).segments[0].data for source in (words, charts)]
+    assert drawings == [source.get(0, 3).segments[0].data for source in (words, charts)]
+    assert drawings != [source.get(0, 4).segments[0].data for source in (words, charts)]
+    monkeypatch.setattr(PIL.Image, "new", lambda *_: pytest.fail("drawn"))
+    assert words.get(1, 0).segments and charts.get(1, 0).segments
 
 
 def test_command_writes_shards_that_a_source_reads(tmp_path, capsys):
@@ -116,7 +130,7 @@ def test_command_writes_shards_that_a_source_reads(tmp_path, capsys):
     assert shard.read_bytes() == (tmp_path / "b" / shard.name).read_bytes()
     source = ShardSource(tmp_path / "a", shuffle=False)
     made = ChartSource(4, "train", 12, "read")
-    assert [source.get(0, i).segments for i in range(12)] == [made.get(0, i).segments for i in range(12)]
+    assert [source.get(0, i).segments for i in range(12)] == [stored(made.get(0, i).segments) for i in range(12)]
     with tarfile.open(shard) as tar:
         record = json.load(tar.extractfile(next(m for m in tar.getmembers() if m.name.endswith(".json"))))
     assert record["meta"]["spec"]["table"]["values"] == [list(row) for row in made.chart(0, 0)[0].table.values]
