@@ -147,9 +147,7 @@ def test_every_shipped_model_has_other_widths(name: str) -> None:
             VLM(model)
 
 
-@pytest.mark.parametrize(
-    ("value", "message"), [("0", "optim.base_width: input"), ("40", "optim.base_width: width 40")]
-)
+@pytest.mark.parametrize(("value", "message"), [("0", "optim.base_width: input"), ("40", "optim.base_width: width 40")])
 def test_a_base_width_that_cannot_be_is_one_line(value: str, message: str, tmp_path: Path, capsys) -> None:
     assert status(lambda: main([TINY, "--set", f"optim.base_width={value}", f"run.dir={tmp_path / 'run'}"])) == 2
     error = capsys.readouterr().err
