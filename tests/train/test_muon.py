@@ -15,7 +15,8 @@ from train.optim.groups import freeze
 from train.optim.matrices import Matrix, matrices
 from train.optim.muon import Muon
 from train.optim.muon_kernel import ahead_, apply_
-from train.optim.orthogonalize import orthogonalize
+from train.optim.orthogonalize import orthogonalize, symmetric_product
+from train.optim.symmetric_kernel import symmetric_product as by_halves
 from vlm.model import GROUPS, VLM
 
 OPTIONS = {"betas": (0.9, 0.95), "eps": 1e-8, "fused": True}
@@ -178,3 +179,13 @@ def test_kernels_are_the_plain_steps() -> None:
         torch.testing.assert_close(ahead.float(), gradient + 0.95 * expected, atol=2e-2, rtol=1e-2)
         torch.testing.assert_close(m, momentum if left_out else expected, atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(w, weight if left_out else 0.9 * weight - 0.1 * update, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 40, 70), (1, 200, 131), (3, 130, 130)])
+def test_half_a_product_is_the_whole(shape: tuple[int, int, int]) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(by_halves(x), x @ x.mT, atol=1e-4, rtol=1e-4)
+    own = x @ x.mT
+    whole = 2.0 * own @ own - 0.5 * own + 3 * torch.eye(shape[1])
+    torch.testing.assert_close(by_halves(own, 2.0, -0.5, 3.0), whole, atol=2e-2, rtol=1e-4)
+    torch.testing.assert_close(symmetric_product(own, 2.0, -0.5, 3.0), whole, atol=2e-2, rtol=1e-4)

@@ -18,6 +18,7 @@ from triton.runtime.jit import JITFunction
 
 from train.optim.adamw_kernel import adamw_
 from train.optim.muon_kernel import ahead_, apply_
+from train.optim.symmetric_kernel import symmetric_product
 from vlm import TextDecoder
 from vlm.cache import Cache
 from vlm.config import DecoderConfig, FusionConfig
@@ -88,6 +89,9 @@ def training(dtype: torch.dtype) -> None:
     never = torch.zeros((), dtype=torch.bool)
     adamw_(x, x, x, x, torch.ones(()), never, 1e-3, (0.9, 0.95), 1e-8, 0.1)
     apply_(x, ahead_(x, x, 0.95, never), 1.0, -0.1, never)
+    if dtype == torch.bfloat16:
+        symmetric_product(torch.zeros(2, 40, 72, dtype=dtype))
+        symmetric_product(torch.zeros(2, 40, 40, dtype=dtype), 2.0, -1.0, 3.0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The nearest orthogonal matrix, nearly: all singular values of an update brought towards 1 by products alone.
 
-    X ← a X + (b A + c A²) X,  A = X Xᵀ            (Newton-Schulz, quintic; Jordan et al., 2024)
+    X ← (a I + b A + c A²) X,  A = X Xᵀ            (Newton-Schulz, quintic; Jordan et al., 2024)
 
 Five rounds with these coefficients leave singular values between about 0.7 and 1.2, which trains as well as exact ones and is
-far cheaper. bfloat16 is enough, and is used wherever the hardware multiplies it; elsewhere float32.
+far cheaper. bfloat16 is enough, and is used wherever the hardware multiplies it; elsewhere float32. Both products of a round
+with a matrix's own transpose are symmetric: on a GPU a kernel computes half of each (symmetric_kernel.py).
 """
 
 from __future__ import annotations
@@ -28,12 +29,24 @@ def _multiplies_bfloat16() -> bool:
 
 
 def orthogonalize(x: Tensor) -> Tensor:
-    """[K, m, n], m ≤ n or not → the same shape, singular values near 1, in the precision of `x`."""
+    """[K, m, n] → the same shape, singular values near 1, in the precision of `x`. m ≤ n is the cheaper way round."""
     if x.shape[-2] > x.shape[-1]:
-        return orthogonalize(x.mT).mT
+        return orthogonalize(x.mT.contiguous()).mT
     a, b, c = COEFFICIENTS
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + _TINY)
     for _ in range(ROUNDS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = symmetric_product(x)
+        x = symmetric_product(gram, c, b, a) @ x
     return x
+
+
+def symmetric_product(x: Tensor, scale: float = 1.0, self_scale: float = 0.0, diagonal: float = 0.0) -> Tensor:
+    """[K, m, n] → scale · x xᵀ + self_scale · x + diagonal · I, [K, m, m]; `x` is symmetric where it is added."""
+    if x.is_cuda and x.dtype == torch.bfloat16:
+        from train.optim.symmetric_kernel import symmetric_product as by_halves
+
+        return by_halves(x, scale, self_scale, diagonal)
+    y = x @ x.mT if not self_scale else torch.baddbmm(x, x, x.mT, beta=self_scale, alpha=scale)
+    if diagonal:
+        y.diagonal(dim1=-2, dim2=-1).add_(diagonal)
+    return y
