@@ -82,6 +82,12 @@ class RunDirectory:
             return
         begun = as_plain(check_config(plain_yaml(file), file))  # keys that are newer than the run have their defaults
         changed = [key for key in differences(begun, as_plain(self.config)) if not _free(key)]
+        if "optim.kind" in changed:
+            kinds = begun["optim"]["kind"], self.config.optim.kind
+            raise ValueError(
+                f"{self.path} was begun with optim.kind {kinds[0]!r}, not {kinds[1]!r}, whose moments are others: go on with "
+                f"{kinds[0]!r}, or begin another run.dir with its weights alone (--init-from {self.path})"
+            )
         if changed:
             raise ValueError(
                 f"{self.path} holds a run of another configuration: {', '.join(changed[:6])} differ; choose another run.dir"

@@ -34,6 +34,11 @@ def test_a_run_of_another_configuration_is_refused_by_its_keys(change: str, key:
     assert (finished / "config.yaml").read_text() == before
 
 
+def test_a_run_keeps_its_kind_of_optimizer(finished: Path) -> None:
+    with pytest.raises(ValueError, match=r"begun with optim\.kind 'adamw', not 'muon'.*--init-from"):
+        train(finished, "optim.kind=muon")
+
+
 def test_what_does_not_change_the_mathematics_may_change(finished: Path) -> None:
     free = [
         "budget_scale=1.0e-6",
