@@ -133,7 +133,7 @@ class MixtureLoader:
             return iter(self._lanes)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else every forked worker prints a warning
         loader = DataLoader(
-            self._lanes, batch_size=None, num_workers=self.workers, collate_fn=_as_is, worker_init_fn=_one_thread,
+            self._lanes, batch_size=None, num_workers=self.workers, collate_fn=_as_is, worker_init_fn=_start_worker,
             prefetch_factor=AHEAD, generator=torch.Generator(),  # its own: workers must not move the global random state
         )  # fmt: skip
         return _received_parts(_received(_started(loader)), Receiver(self._destination))
@@ -265,5 +265,7 @@ def _raised(sent: _Sent | ValueError) -> _Sent:
     return sent
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """One thread each; where there are more of them than processors, they give way to the process that trains."""
     torch.set_num_threads(1)
+    os.nice(5)

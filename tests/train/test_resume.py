@@ -41,6 +41,17 @@ def test_killed_in_each_stage_it_ends_the_same(finished: Path, tmp_path: Path) -
     assert "going on from step" in log.read_text()
 
 
+def test_muon_goes_on_to_the_bit(tmp_path: Path) -> None:
+    reference = train(tmp_path / "reference", "optim.kind=muon")
+    run = tmp_path / "run"
+    argv = [TINY, "--set", *overrides(run, "optim.kind=muon")]
+    for stage, step in (("text", 7), ("tune", 13)):
+        assert stop_at(launch(argv, tmp_path / "log"), run, stage, step) == -signal.SIGKILL
+    process = launch(argv, tmp_path / "log")
+    process.join(60)
+    assert process.exitcode == 0 and same_results(reference, run)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_five_random_moments_it_ends_the_same(seed: int, tmp_path: Path) -> None:

@@ -56,17 +56,20 @@ class Matrix:
         return 0.2 * self.shape[2] ** 0.5
 
     def split(self, update: Tensor) -> Tensor:
-        """A tensor of the weight's shape → [K, m, n]."""
+        """A tensor of the weight's shape → [K, m, n]; a view of it where it is not of several parts."""
         flat = self._flat(update)
-        parts = torch.stack(flat.chunk(self.parts, dim=self.dim)).flatten(0, -3)
+        parts = flat if self.parts == 1 else torch.stack(flat.chunk(self.parts, dim=self.dim))
+        parts = parts.reshape(-1, *parts.shape[-2:])
         return parts if parts.shape[1] <= parts.shape[2] else parts.mT
 
     def join(self, stack: Tensor) -> Tensor:
-        """[K, m, n] → the weight's shape."""
+        """[K, m, n] → the weight's shape, likewise."""
         flat = self._flat(self.weight)
         rows = flat.shape[-2] // (self.parts if self.dim == flat.ndim - 2 else 1)
-        parts = (stack if stack.shape[1] == rows else stack.mT).unflatten(0, (self.parts, -1))
-        return torch.cat(parts.unbind(), dim=self.dim + 3 - flat.ndim).view(self.weight.shape)
+        parts = stack if stack.shape[1] == rows else stack.mT
+        if self.parts > 1:
+            parts = torch.cat(parts.unflatten(0, (self.parts, -1)).unbind(), dim=self.dim + 3 - flat.ndim)
+        return parts.reshape(self.weight.shape)
 
     @staticmethod
     def _flat(tensor: Tensor) -> Tensor:
