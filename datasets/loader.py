@@ -238,7 +238,7 @@ def _received(parts: Iterator[_Sent | ValueError]) -> Iterator[_Sent | ValueErro
     is a worker that goes while it hands over a buffer."""
     try:
         yield from parts
-    except (RuntimeError, ConnectionError, EOFError) as error:
+    except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         raise WorkerLost(

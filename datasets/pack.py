@@ -288,6 +288,8 @@ def _size(frame: Picture | None) -> int:
     """Bytes in memory; of a drawing, which is a few names and numbers, none."""
     if isinstance(frame, PIL.Image.Image):
         return frame.width * frame.height * len(frame.getbands())
+    if isinstance(frame, np.ndarray):
+        return frame.nbytes
     return len(frame) if isinstance(frame, bytes) else 0
 
 

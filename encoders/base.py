@@ -69,7 +69,7 @@ class Pixels:
 
 
 class Standardise(nn.Module):
-    """Colours by their mean and deviation. A module, so that it may be compiled: plain, it is it takes a dozen passes."""
+    """Colours by their mean and deviation. A module, so that it may be compiled: plain, it takes a dozen passes."""
 
     def forward(self, images: Tensor, dtype: torch.dtype, mean: RGB, std: RGB) -> Tensor:
         """uint8 [N, 3, H, W] → `dtype`, computed in float32 at least: a bfloat16 cannot tell neighbouring levels apart.

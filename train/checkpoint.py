@@ -44,7 +44,7 @@ class SafeCheckpointIO(CheckpointIO):
         save_file(weights, fresh / WEIGHTS)
         average = checkpoint.get("average")
         if average is not None:
-            save_file(average["weights"], fresh / AVERAGE)
+            save_file({name: t.contiguous() for name, t in average["weights"].items()}, fresh / AVERAGE)
             checkpoint = {**checkpoint, "average": {"steps": average["steps"]}}
         torch.save({key: value for key, value in checkpoint.items() if key != "state_dict"}, fresh / STATE)
         files = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in sorted(fresh.iterdir())}

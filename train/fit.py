@@ -89,9 +89,11 @@ def _all_stages(run: RunDirectory, init_from: str | None, first: bool) -> None:
         average = _stage(config, run, model, processor, index, path)
         if first:
             vlm.save(run.model, model, processor)
-            if average is not None:
-                with averaged(model, average):
-                    vlm.save(run.model_ema, model, processor)
+        if first and average is not None:
+            with averaged(model, average):
+                vlm.save(run.model_ema, model, processor)
+        del average  # the next stage has its own
+        if first:
             model.to(evaluation_device(config.run))  # Lightning leaves it on the CPU
             evaluate_stage(config, run, model, processor, config.stages[index])
     if first:

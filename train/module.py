@@ -22,6 +22,7 @@ from datasets.loader import StepBatch
 from train.config import OptimConfig, StageConfig
 from train.data_figures import Example, totals_of, waiting
 from train.host_copy import HostCopy
+from train.optim.adamw import AdamW
 from train.optim.build import build_optimizer, build_schedule
 from train.optim.ema import Average
 from train.parallel import check_together, gather_dicts, gather_lists, stop_all, sum_counters, sum_over_ranks, world_size
@@ -112,7 +113,7 @@ class VLMModule(LightningModule):
 
     def configure_gradient_clipping(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: AdamW,  # type: ignore[override]
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
@@ -121,7 +122,7 @@ class VLMModule(LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.optim.clip).detach().double()
         nll, _, tokens, failed = torch.stack(self._sums).sum(dim=0)
-        optimizer.left_out = ~(norm.isfinite() & nll.isfinite()) | (tokens == 0) | (failed > 0)  # type: ignore[attr-defined]
+        optimizer.left_out = ~(norm.isfinite() & nll.isfinite()) | (tokens == 0) | (failed > 0)
         self._numbers = HostCopy(torch.cat((norm[None], *self._sums)))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -168,6 +169,7 @@ class VLMModule(LightningModule):
             self.average = Average(self.model, self.optim.ema)
             if self._saved_average is not None:
                 self.average.restore(self._saved_average)
+                self._saved_average = None
         schedule: Any = self.lr_schedulers()
         for group, peak, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
             group["lr"] = peak * factor(schedule.last_epoch)

@@ -275,7 +275,8 @@ class Progress:
         self.stage, self.steps, self.tokens_per_step = stage, steps, tokens_per_step
         self.bar: tqdm | None = None
         self.rate = 0.0  # tokens/s since the start
-        self.images, self.wait = 0.0, 0.0  # images/s and the share of waiting for data, as last told
+        self.images: float | None = None  # a second, as last told
+        self.wait: float | None = None  # share of the time that is waited for data, likewise
 
     def start(self, step: int) -> None:
         self.first, self.began, self.printed = step, time.monotonic(), time.monotonic()
@@ -294,14 +295,14 @@ class Progress:
         tokens = step * self.tokens_per_step
         self.rate = (step - self.first) * self.tokens_per_step / max(1e-9, now - self.began)
         if self.bar is not None:
-            self.bar.set_postfix(loss=f"{loss:.3f}", images=f"{self.images:,.0f}/s", wait=f"{self.wait:.0%}", refresh=False)
+            known = {} if self.images is None else {"images": f"{self.images:,.0f}/s", "wait": f"{self.wait:.0%}"}
+            self.bar.set_postfix(loss=f"{loss:.3f}", **known, refresh=False)
             self.bar.update(tokens - self.bar.n)
         elif now - self.printed > self.SECONDS or step == self.steps:
             self.printed = now
             left = (self.steps - step) * self.tokens_per_step / max(1e-9, self.rate)
-            speed = (
-                f"{self.rate:,.0f} tokens/s, {self.images:,.0f} images/s, {self.wait:.0%} waiting for data, {left:.0f} s left"
-            )
+            data = "" if self.images is None else f"{self.images:,.0f} images/s, {self.wait:.0%} waiting for data, "
+            speed = f"{self.rate:,.0f} tokens/s, {data}{left:.0f} s left"
             say(f"{self.stage}: {tokens:,} tokens ({step}/{self.steps}), loss {loss:.3f}, {speed}")
 
     def close(self) -> None:

@@ -22,9 +22,13 @@ class _Raised:
     error: BaseException
 
 
+class _End:
+    """After the last item."""
+
+
 def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """`items`, an endless iterator that nobody else uses from here on, by a thread that begins at the first `next`."""
-    ready: queue.Queue[T | _Raised] = queue.Queue(maxsize=1)
+    """`items`, an iterator that nobody else uses from here on, by a thread that begins at the first `next`."""
+    ready: queue.Queue[T | _Raised | _End] = queue.Queue(maxsize=1)
     stop = threading.Event()
     thread = threading.Thread(target=_fetch, args=(items, ready, stop), name="prefetch", daemon=True)
     del items  # the thread's alone: with it they are closed
@@ -34,6 +38,8 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
             item = ready.get()
             if isinstance(item, _Raised):
                 raise item.error
+            if isinstance(item, _End):
+                return
             yield item
     finally:
         stop.set()
@@ -42,11 +48,12 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
         thread.join(PATIENCE)
 
 
-def _fetch(items: Iterator[T], ready: queue.Queue[T | _Raised], stop: threading.Event) -> None:
+def _fetch(items: Iterator[T], ready: queue.Queue[T | _Raised | _End], stop: threading.Event) -> None:
     try:
         for item in items:
             ready.put(item)
             if stop.is_set():
                 return
+        ready.put(_End())
     except BaseException as error:  # whatever it is, the other thread is to know
         ready.put(_Raised(error))

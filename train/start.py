@@ -17,8 +17,7 @@ from encoders.weights import check_weights
 from train.config import Config, StageConfig
 from train.data import stage_mixture
 from train.monitors import say
-from train.optim.at_width import at_width
-from train.optim.width import start_at_width
+from train.optim.width import check_base, start_at_width
 from train.parallel import trainer_devices
 from train.run_dir import RunDirectory
 from vlm.config import DecoderConfig, ModelConfig
@@ -57,7 +56,7 @@ def check_run(config: Config) -> None:
 
 def _check_width(model: ModelConfig, base_width: int) -> None:
     try:
-        at_width(model, base_width)
+        check_base(model, base_width)
     except ValueError as error:
         raise ValueError(f"optim.base_width: {error}") from None
 

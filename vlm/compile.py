@@ -99,7 +99,7 @@ def _missing_cpp() -> str | None:
 
 
 def blocks(model: VLM | TextDecoder) -> Iterator[nn.Module]:
-    """The parts that repeat: nearly all of a model's arithmetic."""
+    """The parts that repeat, and what makes patches of pixels: nearly all of a model's arithmetic."""
     yield from model.decoder.layers
     if isinstance(model, VLM):
         yield from model.fusion.values()

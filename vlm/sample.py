@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+import numpy as np
 import PIL.Image
 
 
@@ -20,15 +21,24 @@ class Drawing(ABC):
         """A picture of any mode."""
 
 
-Picture = bytes | PIL.Image.Image | Drawing
+Picture = bytes | PIL.Image.Image | np.ndarray | Drawing
 
 
 def drawn(picture: Picture) -> bytes | PIL.Image.Image:
-    """What a `Drawing` draws; encoded bytes and PIL images as they are. Raises `ValueError` for anything else."""
+    """What a `Drawing` draws, and pixels as a PIL image; encoded bytes and PIL images as they are. Raises `ValueError` for
+    anything else."""
     found = picture.render() if isinstance(picture, Drawing) else picture
+    if isinstance(found, np.ndarray):
+        return _from_pixels(found)
     if not isinstance(found, bytes | PIL.Image.Image):
-        raise ValueError(f"a picture is encoded bytes, a PIL image or a Drawing, not {type(found).__name__}")
+        raise ValueError(f"a picture is encoded bytes, a PIL image, uint8 pixels or a Drawing, not {type(found).__name__}")
     return found
+
+
+def _from_pixels(pixels: np.ndarray) -> PIL.Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(f"a picture's pixels are uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+    return PIL.Image.fromarray(pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture: encoded bytes (PNG, JPEG, …), a PIL image of any mode, or a `Drawing` of one."""
+    """One picture: encoded bytes (PNG, JPEG, …), a PIL image of any mode, uint8 RGB pixels [H, W, 3], or a `Drawing` of one."""
 
     data: Picture
 

@@ -125,7 +125,7 @@ class Things(Words):
     """Every second picture is none of the kinds that a sample may hold."""
 
     def get(self, epoch, index):
-        wrong = (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), "picture.png", None)[index // 2 % 4]
+        wrong = (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), "picture.png", None)[index // 2 % 4]
         return Sample((Image(wrong if index % 2 else png(index)), Text("what")), f"thing {index}")
 
 
@@ -135,7 +135,8 @@ def test_what_is_no_picture_at_all_is_counted_as_broken_media(workers):
     step = next(iter(MixtureLoader(mixture, PROCESSOR, rows=1, length=64, workers=workers)))
     assert step.counts.skipped == {("t", "broken media"): 4} and step.counts.images == 4
     said = {example.detail for example in step.counts.examples}
-    assert "thing 1: a picture is encoded bytes, a PIL image or a Drawing, not ndarray" in said
+    assert "thing 1: a picture's pixels are uint8 [H, W, 3], not uint8 [4, 4]" in said
+    assert "thing 5: a picture is encoded bytes, a PIL image, uint8 pixels or a Drawing, not str" in said
     assert not any("\n" in detail for detail in said)
 
 

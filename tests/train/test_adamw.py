@@ -88,3 +88,17 @@ def test_what_a_closure_computes_is_what_is_learnt():
         return 3.0
 
     assert optimizer.step(closure) == 3.0 and (weight < 1).all()
+
+
+def test_a_step_is_left_out_once_and_one_without_gradients_is_none():
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = AdamW([weight], **OPTIONS, fused=True)
+    optimizer.left_out = torch.tensor(True)
+    for moved in (False, True):
+        weight.grad = torch.ones(4)
+        optimizer.step()
+        assert bool((weight < 1).all()) is moved
+    weight.grad = None
+    optimizer.step()
+    optimizer._on_gpu = lambda: True
+    optimizer.step()

@@ -98,3 +98,7 @@ def test_the_process_ends_though_an_item_never_comes() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "0\n") and "Traceback" not in done.stderr
     assert time.monotonic() - started < 40
+
+
+def test_a_finite_iterator_ends() -> None:
+    assert list(prefetched(iter(range(5)))) == list(range(5))

@@ -16,6 +16,7 @@ from train.optim.at_width import at_width
 from train.optim.build import build_optimizer
 from train.optim.matrices import matrices
 from train.optim.width import start_at_width
+from train.start import check_run
 from vlm.command import status
 from vlm.meta import on_meta
 from vlm.model import GROUPS, VLM
@@ -158,3 +159,10 @@ def test_widths_between_heads_are_refused() -> None:
     for width in itertools.chain(range(1, 16), (17, 24, 40, 63)):
         with pytest.raises(ValueError, match=f"width {width} is not a whole number of the decoder's"):
             at_width(CONFIG, width)
+
+
+def test_a_base_with_other_weights_is_refused_before_the_run_begins(tmp_path: Path) -> None:
+    encoder = "{library: timm, name: vit_tiny_patch16_224, image_size: 32, patch_size: 8, depth: 1}"
+    sets = [f"model.encoder={encoder}", "model.resampler.dim=384", "optim.base_width=16", f"run.dir={tmp_path / 'run'}"]
+    with pytest.raises(ValueError, match=r"optim.base_width: at width 16 .* not have the same weights"):
+        check_run(read_config(TINY, sets))

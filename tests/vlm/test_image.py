@@ -177,12 +177,18 @@ def test_a_drawing_is_decoded_as_what_it_draws(opened):
 
 @pytest.mark.parametrize(
     "data",
-    [None, "chart.png", 7, np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), Canvas(None), Canvas(np.zeros((4, 4, 3)))],
-    ids=["none", "text", "number", "array", "floats", "draws-none", "draws-an-array"],
+    [None, "chart.png", 7, np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3)), Canvas(None)],
+    ids=["none", "text", "number", "grey", "empty", "floats", "draws-none"],
 )
 def test_what_is_no_picture_at_all_is_refused_in_one_line(data, opened):
-    with pytest.raises(ValueError, match=r"^a picture is encoded bytes, a PIL image or a Drawing, not \w+$"):
+    with pytest.raises(ValueError, match=r"^a picture('s pixels are uint8 \[H, W, 3\]| is encoded bytes, .*), not [^\n]+$"):
         opened(data)
+
+
+def test_pixels_are_taken_as_they_are(opened):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    assert np.array_equal(opened(pixels), opened(PIL.Image.fromarray(pixels)))
+    assert np.array_equal(opened(pixels[::-1]), opened(PIL.Image.fromarray(pixels[::-1].copy())))
 
 
 def test_a_mistake_in_a_drawing_is_not_taken_for_a_broken_picture(opened):

@@ -23,10 +23,10 @@ def ids(text):
     return PROCESSOR.tokenize(text)
 
 
-@pytest.mark.parametrize("data", ["chart.png", np.zeros((8, 8, 3), np.uint8)], ids=["text", "array"])
+@pytest.mark.parametrize("data", ["chart.png", np.zeros((8, 8), np.uint8)], ids=["text", "array"])
 def test_what_is_no_picture_is_refused_in_one_line(data):
     for media in (Image(data), Video((data,))):
-        with pytest.raises(ValueError, match=r"^a picture is encoded bytes, a PIL image or a Drawing, not \w+$"):
+        with pytest.raises(ValueError, match=r"^a picture('s pixels are uint8 \[H, W, 3\]| is encoded bytes, .*), not [^\n]+$"):
             PROCESSOR([Sample((media, Text("x")))])
 
 

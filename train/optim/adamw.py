@@ -16,7 +16,7 @@ from torch import Tensor
 class AdamW(torch.optim.AdamW):
     """As torch's (Loshchilov and Hutter, 2019, algorithm 2), with its state.
 
-    `left_out`, bool [] on the weights' device: where true the next steps leave weights and state as they are. The host need not
+    `left_out`, bool [] on the weights' device: where true the next step leaves weights and state as they are. The host need not
     know it on a GPU.
     """
 
@@ -28,8 +28,11 @@ class AdamW(torch.optim.AdamW):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._on_gpu() or self.left_out is None or not self.left_out:
-            self._update()
+        try:
+            if self._on_gpu() or self.left_out is None or not self.left_out:
+                self._update()
+        finally:
+            self.left_out = None
         return loss
 
     def _on_gpu(self) -> bool:
@@ -43,6 +46,8 @@ class AdamW(torch.optim.AdamW):
         from train.optim.adamw_kernel import adamw_  # brings Triton
 
         learnt = [(group, weight) for group in self.param_groups for weight in group["params"] if weight.grad is not None]
+        if not learnt:
+            return
         moments = [self._moments(weight) for _, weight in learnt]
         left_out = self._flag(learnt[0][1])
         torch._foreach_add_([count for _, _, count in moments], (~left_out).to(torch.float32))

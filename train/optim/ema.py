@@ -32,8 +32,13 @@ class Average:
     def update(self) -> None:
         """Take in the weights as they are after a step."""
         decay = min(self.decay, (1 + self.steps) / (_AHEAD + self.steps))
-        now = [p.detach().float() for p in self._learning.values()]
-        torch._foreach_lerp_(list(self.weights.values()), now, 1 - decay)
+        weights: list[Tensor] = list(self._learning.values())
+        averages = list(self.weights.values())
+        if all(weight.dtype == torch.float32 for weight in weights):
+            torch._foreach_lerp_(averages, weights, 1 - decay)
+        else:  # one float32 copy at a time
+            for average, weight in zip(averages, weights, strict=True):
+                average.lerp_(weight.float(), 1 - decay)
         self.steps += 1
 
     def state(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     m ← μ m + g;   u = orthogonalize(g + μ m);   W ← (1 - η λ) W - η · 0.2 √max(m, n) · u
 
 The update's size is that of AdamW's, so AdamW's rates η and decay λ carry over. Matrices of one shape are made orthogonal
-together, in stacks: a small model's many matrices cost few kernels, and a large one's need little memory at a time.
+together, in stacks: a small model's many matrices cost few kernels. Each rank of several makes all of them orthogonal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from train.optim.matrices import Matrix
 from train.optim.orthogonalize import orthogonalize, precision
 
 MOMENTUM = 0.95
-STACK = 1 << 26  # numbers that are made orthogonal at a time, where one matrix is no more
+STACK = 1 << 26  # numbers of a stack, unless one weight has more; of these so many are made orthogonal at a time
 
 
 class Muon(AdamW):
@@ -51,7 +51,7 @@ class Muon(AdamW):
         matrices = [matrix for _, matrix in stack]
         ahead = self._ahead(matrices)
         whole = torch.cat([matrix.split(u) for matrix, u in zip(matrices, ahead, strict=True)])
-        parts = orthogonalize(whole.to(precision(whole.device))).split([matrix.shape[0] for matrix in matrices])
+        parts = _orthogonal(whole.to(precision(whole.device))).split([matrix.shape[0] for matrix in matrices])
         updates = [matrix.join(part) for matrix, part in zip(matrices, parts, strict=True)]
         self._apply(stack, updates)
 
@@ -92,6 +92,12 @@ class Muon(AdamW):
         return state["momentum"]
 
 
+def _orthogonal(stack: Tensor) -> Tensor:
+    """[K, m, n], some of the matrices at a time where they are large."""
+    most = max(1, STACK // stack[0].numel())
+    return orthogonalize(stack) if len(stack) <= most else torch.cat([orthogonalize(part) for part in stack.split(most)])
+
+
 def _stacks(matrices: list[tuple[dict[str, Any], Matrix]]) -> Iterable[list[tuple[dict[str, Any], Matrix]]]:
     """Those of one shape together, as many as `STACK` holds."""
 
@@ -100,9 +106,11 @@ def _stacks(matrices: list[tuple[dict[str, Any], Matrix]]) -> Iterable[list[tupl
 
     for _, alike in groupby(sorted(matrices, key=key), key):
         stack: list[tuple[dict[str, Any], Matrix]] = []
+        numbers = 0
         for entry in alike:
-            if stack and sum(m.weight.numel() for _, m in [*stack, entry]) > STACK:
+            numbers += entry[1].weight.numel()
+            if stack and numbers > STACK:
                 yield stack
-                stack = []
+                stack, numbers = [], entry[1].weight.numel()
             stack.append(entry)
         yield stack

@@ -3,7 +3,7 @@
     X ← (a I + b A + c A²) X,  A = X Xᵀ            (Newton-Schulz, quintic; Jordan et al., 2024)
 
 Five rounds with these coefficients leave singular values between about 0.7 and 1.2, which trains as well as exact ones and is
-far cheaper. bfloat16 is enough, and is used wherever the hardware multiplies it; elsewhere float32. Both products of a round
+far cheaper. bfloat16 is enough, and is used on GPUs and on CPUs that multiply it; elsewhere float32. Both products of a round
 with a matrix's own transpose are symmetric: on a GPU a kernel computes half of each (symmetric_kernel.py).
 """
 

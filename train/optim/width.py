@@ -30,6 +30,7 @@ from torch import nn
 
 from train.optim.at_width import at_width
 from train.optim.matrices import Matrix, matrices
+from vlm.config import ModelConfig
 from vlm.meta import on_meta
 from vlm.model import GROUPS, VLM
 from vlm.moe import Router
@@ -74,7 +75,23 @@ def start_at_width(model: VLM, base_width: int) -> None:
         router.weight.div_(growth**0.5)
 
 
+def check_base(config: ModelConfig, base_width: int) -> None:
+    """Raise `ValueError` where the model at the base width would not have the same weights, so that some have no growth."""
+    own, base = _on_meta(config), _on_meta(at_width(config, base_width))
+    weights = {name for name, _ in own.named_parameters()} ^ {name for name, _ in base.named_parameters()}
+    for name in sorted(weights | (_names_of_matrices(own) ^ _names_of_matrices(base))):
+        raise ValueError(f"at width {base_width} the model would not have the same weights ({name}): choose another width")
+
+
+def _names_of_matrices(model: VLM) -> set[str]:
+    taken = {id(m.weight) for name in GROUPS for m in matrices(model.group(name))}
+    return {name for name, p in model.named_parameters() if id(p) in taken}
+
+
 def _at_base(model: VLM, base_width: int) -> VLM:
-    config = dataclasses.replace(model.config, encoder=dataclasses.replace(model.config.encoder, pretrained=None))
+    return _on_meta(at_width(model.config, base_width))
+
+
+def _on_meta(config: ModelConfig) -> VLM:
     with on_meta():
-        return VLM(at_width(config, base_width))
+        return VLM(dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pretrained=None)))
