@@ -22,6 +22,10 @@ from vlm.model import GROUPS, VLM
 OPTIONS = {"betas": (0.9, 0.95), "eps": 1e-8, "fused": True}
 
 
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
+
+
 def optimizer_of(*found: Matrix, lr: float = 1e-2, weight_decay: float = 0.1) -> Muon:
     groups = [{"params": [m.weight for m in found], "lr": lr, "weight_decay": weight_decay, "name": "part/muon"}]
     return Muon(groups, found, **OPTIONS)
@@ -189,3 +193,29 @@ def test_half_a_product_is_the_whole(shape: tuple[int, int, int]) -> None:
     whole = 2.0 * own @ own - 0.5 * own + 3 * torch.eye(shape[1])
     torch.testing.assert_close(by_halves(own, 2.0, -0.5, 3.0), whole, atol=2e-2, rtol=1e-4)
     torch.testing.assert_close(symmetric_product(own, 2.0, -0.5, 3.0), whole, atol=2e-2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_any_device_steps_are_the_cpus_and_one_left_out_moves_nothing(device: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    shapes = {(24, 8): (3, 0), (2, 8, 12): (2, 2), (6, 4, 2, 2): (1, 0), (8, 8): (1, 0)}
+    start = {shape: torch.randn(shape) for shape in shapes}
+    here = {shape: nn.Parameter(w.clone().to(device, dtype)) for shape, w in start.items()}
+    there = {shape: nn.Parameter(w.clone().to(dtype).float()) for shape, w in start.items()}
+    mine, plain = (optimizer_of(*(Matrix(w, *shapes[s]) for s, w in ws.items()), lr=1.0) for ws in (here, there))
+    for step in range(4):
+        gradients = {shape: torch.randn(shape).to(dtype).float() for shape in shapes}
+        before = {shape: w.detach().clone() for shape, w in here.items()}
+        for shape, gradient in gradients.items():
+            strided = gradient.to(memory_format=torch.channels_last) if gradient.ndim == 4 else gradient.mT.contiguous().mT
+            here[shape].grad = (strided * (math.nan if step == 2 else 1)).to(device, dtype)
+            there[shape].grad = gradient
+        mine.left_out = torch.tensor(step == 2, device=device)
+        mine.step()
+        if step != 2:
+            plain.step()
+        assert all(torch.equal(before[s], here[s]) is (step == 2) for s in shapes)
+    for shape, weight in there.items():
+        moved = (weight - start[shape]).norm()
+        assert (here[shape].float().cpu() - weight).norm() < 0.1 * moved, shape
