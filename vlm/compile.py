@@ -32,8 +32,8 @@ def compile_blocks(model: VLM | TextDecoder, activation_memory: float = 1.0, bac
     `activation_memory`, from 0 to 1, is the share of a block's activations that may be kept for its backward pass; the compiler
     chooses which of the others are the cheapest to compute again. 0 keeps what goes into a block. `backend` is torch.compile's.
 
-    Compilation comes with the first batch and takes about a minute; the next batch with another number of pictures and the
-    first with a single one bring a part of it again, other numbers of documents or learnt tokens none. Raises `ValueError`
+    Compilation comes with the first batch and takes about a minute; the first batch with a single picture brings a part of it
+    again, other numbers of pictures, documents or learnt tokens none. Raises `ValueError`
     where inductor has no compiler to work with.
     """
     if backend == "inductor":
